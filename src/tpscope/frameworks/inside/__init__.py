@@ -1,0 +1,1 @@
+"""What runs in a framework's own environment: the standard library, torch, the framework, and `tpscope.language`."""

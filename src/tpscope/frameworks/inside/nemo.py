@@ -1,0 +1,220 @@
+"""NeMo AutoModel: its model resolver, mesh, validation, plan selection, LoRA translation and application."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from tpscope.frameworks.inside import loop_nemo, normal, params, world
+from tpscope.frameworks.inside.case import Case
+from tpscope.frameworks.inside.nemo_selection import experiments, level_of, selection_trail
+from tpscope.language.answer import LoraAnswer, Mesh
+from tpscope.language.layout import Layout
+
+_DISTRIBUTED = "nemo_automodel.components.distributed"
+
+
+def preload() -> None:
+    """Import the modules that every case uses."""
+    for name in (f"{_DISTRIBUTED}.parallelizer", f"{_DISTRIBUTED}.fsdp2", "nemo_automodel._transformers.auto_model"):
+        importlib.import_module(name)
+
+
+def answer(case: Case) -> None:
+    """Fill the answer of one case."""
+    layout = case.request.layout
+    if layout.pp > 1:
+        case.answer.ignored.append(
+            {"setting": "pp", "what": "the plan is shown for the whole model; NeMo applies it inside every stage"}
+        )
+    world.start(layout.world)
+    with case.during("mesh"):
+        mesh = Meshes(case, layout)
+        case.answer.mesh = mesh.described()
+    with case.during("model"):
+        model = build(case, str(case.folder), mesh, "meta")
+        case.answer.model_class = f"{type(model).__module__}.{type(model).__qualname__}"
+        before, names = params.shapes(model), [name for name, _ in model.named_modules()]
+        case.answer.head.tied = params.tied(model)
+    with case.during("select"):
+        raw, trail = selection_trail(case, model)
+        case.answer.selection.level, case.answer.selection.function = level_of(case, model, raw, trail)
+        case.answer.selection.trail = trail.lines
+        plan = normal.plan_of(raw, model, case.answer.selection.level)
+        names += list(before)
+    case.optional("experiments", lambda: experiments(case, model))
+    with case.during("apply"):
+        model = mesh.apply(model)
+        case.answer.parameters = params.rows(model, before, plan)
+        case.answer.head.tied_after = params.tied(model)
+    case.answer.plan = normal.rows(plan, case.answer.parameters)
+    params.summarise(case.answer, plan, names)
+    _ignored(case, raw, model)
+    world.stop()
+    if case.small_folder is not None:
+        case.optional("gradient", lambda: loop_nemo.observe(case))
+
+
+class Meshes:
+    """The mesh as this version builds it, and the strategy that shards a model over it."""
+
+    def __init__(self, case: Case, layout: Layout):
+        self.case = case
+        self.layout = layout
+        self.config: Any = None
+        self.context: Any = None
+        options = {"sequence_parallel": layout.sequence_parallel}
+        sizes = {
+            "dp_size": layout.dp_replicate * layout.dp_shard, "dp_replicate_size": layout.dp_replicate,
+            "tp_size": layout.tp, "pp_size": layout.pp, "cp_size": layout.cp,
+        }  # fmt: skip
+        fsdp2 = importlib.import_module(f"{_DISTRIBUTED}.fsdp2")
+        plan = custom_plan(case)
+        if _has(f"{_DISTRIBUTED}.config"):
+            config_class = importlib.import_module(f"{_DISTRIBUTED}.config").FSDP2Config
+            self.config = config_class(**options, **({"tp_plan": plan} if plan else {}))
+            self.mesh, self.moe_mesh = self._build(sizes, layout.world)
+        else:
+            manager = fsdp2.FSDP2Manager
+            case.shim("FSDP2Manager(backend='gloo'): the mesh is built for the CPU instead of CUDA")
+            self.config = manager(**options, **sizes, backend="gloo", world_size=layout.world, custom_tp_plan=plan)
+            self.mesh, self.moe_mesh = getattr(self.config, "device_mesh", None), None
+            self.built_by = "FSDP2Manager._get_device_mesh"
+
+    def _build(self, sizes: dict[str, int], size: int) -> tuple[Any, Any]:
+        meshes = importlib.import_module(f"{_DISTRIBUTED}.mesh")
+        if hasattr(meshes.MeshContext, "build"):
+            self.built_by = "MeshContext.build"
+            build = meshes.MeshContext.build
+            self.context = build(self.config, meshes.ParallelismSizes(**sizes), world_size=size)
+            return self.context.device_mesh, self.context.moe_mesh
+        self.built_by = "create_device_mesh"
+        create = importlib.import_module(f"{_DISTRIBUTED}.mesh_utils").create_device_mesh
+        self.case.shim("backend='gloo' in FSDP2Config: the mesh is built for the CPU instead of CUDA")
+        self.config.backend = "gloo"
+        mesh, moe_mesh = create(self.config, **sizes, world_size=size)
+        if hasattr(meshes.MeshContext, "from_meshes"):
+            self.context = meshes.MeshContext.from_meshes(mesh, moe_mesh)
+        return mesh, moe_mesh
+
+    def described(self) -> Mesh:
+        """Axis names and sizes, in the framework's order."""
+        if self.mesh is None:
+            return Mesh(built_by=self.built_by)
+        names = [getattr(name, "value", str(name)) for name in self.mesh.mesh_dim_names]
+        root = getattr(self.mesh, "_get_root_mesh", lambda: self.mesh)()
+        flattened = getattr(root, "_flatten_mapping", {}) or {}
+        return Mesh(
+            dict(zip(names, self.mesh.mesh.shape, strict=True)),
+            {str(getattr(name, "value", name)): [str(flat.size())] for name, flat in flattened.items()},
+            self.built_by,
+        )
+
+    def validate(self, model: nn.Module) -> None:
+        """The capability check that the framework runs before it shards, where this version has one."""
+        if self.context is not None and _has("nemo_automodel._transformers.capabilities"):
+            check = importlib.import_module("nemo_automodel._transformers.capabilities")
+            check.attach_capabilities_and_validate(model, self.context)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Shard a model with the framework's strategy. Its own validation comes first."""
+        if _has(f"{_DISTRIBUTED}.model_parallelizer"):
+            parallelize = importlib.import_module(f"{_DISTRIBUTED}.model_parallelizer").parallelize_model
+            mesh = importlib.import_module(f"{_DISTRIBUTED}.mesh").MeshContext
+            model = parallelize(model, mesh.from_meshes(self.mesh, self.moe_mesh, strategy_config=self.config))
+        elif _has(f"{_DISTRIBUTED}.config"):
+            manager = importlib.import_module(f"{_DISTRIBUTED}.fsdp2").FSDP2Manager
+            model = manager(self.config, self.mesh, self.moe_mesh).parallelize(model)
+        else:
+            model = self.config.parallelize(model)
+        infrastructure = "nemo_automodel._transformers.infrastructure"
+        retie = getattr(importlib.import_module(infrastructure), "_ensure_tied_lm_heads", None) if _has(infrastructure) else None
+        if retie is not None:
+            retie(model)
+        return model
+
+
+def custom_plan(case: Case) -> Any:
+    """The user's own plan, as NeMo takes it: an import path. `file.py:name` is imported from its folder."""
+    spec = case.request.custom_plan
+    if spec is None:
+        return None
+    import sys
+    from pathlib import Path
+
+    file, _, name = spec.rpartition(":")
+    path = Path(file)
+    sys.path.insert(0, str(path.parent))
+    value = getattr(importlib.import_module(path.stem), name)
+    return value() if inspect.isfunction(value) else value
+
+
+def build(case: Case, folder: str, mesh: Meshes, device: str) -> nn.Module:
+    """The model as this version's NeMoAutoModelForCausalLM makes it, LoRA included, before sharding."""
+    from transformers import AutoConfig
+
+    auto = importlib.import_module("nemo_automodel._transformers.auto_model")
+    remote = case.request.remote_code is not None
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+    force_hf = case.request.variant == "hf"
+    extra = {"trust_remote_code": True} if remote else {}
+    with torch.device(device):
+        if _has("nemo_automodel._transformers.model_init"):
+            init = importlib.import_module("nemo_automodel._transformers.model_init")
+            config.name_or_path = folder if remote else ""
+            result = init._init_model(
+                auto.NeMoAutoModelForCausalLM, config, "sdpa", torch.float32, None, force_hf, **extra
+            )
+            model = result[1]
+        else:
+            case.shim("use_liger_kernel=False: Liger's kernels need a GPU (NeMo 0.2 turns them off under TP itself)")
+            model = auto.NeMoAutoModelForCausalLM.from_config(
+                config, force_hf=force_hf, attn_implementation="sdpa", torch_dtype=torch.float32,
+                use_liger_kernel=False, tp_size=mesh.layout.tp, cp_size=mesh.layout.cp, **extra,
+            )  # fmt: skip
+        mesh.validate(model)
+        _lora(case, model)
+    return model
+
+
+def _lora(case: Case, model: nn.Module) -> None:
+    lora = case.request.lora
+    if lora is None:
+        return
+    peft = importlib.import_module("nemo_automodel.components._peft.lora")
+    everything = lora.targets == ("all-linear",)
+    targets = [] if everything else [name if "*" in name else f"*.{name}" for name in lora.targets]
+    options = {"dim": lora.r, "alpha": lora.alpha, "dropout": lora.dropout, "use_triton": False}
+    config = peft.PeftConfig(target_modules=targets, match_all_linear=everything, **options)
+    known = inspect.signature(peft.apply_lora_to_linear_modules).parameters
+    count = peft.apply_lora_to_linear_modules(model, config, **({"skip_freeze": False} if "skip_freeze" in known else {}))
+    case.answer.lora = LoraAnswer(True, "nemo_automodel.components._peft.lora.apply_lora_to_linear_modules", int(count or 0))
+
+
+def _ignored(case: Case, raw: dict[str, Any], model: nn.Module) -> None:
+    """Settings that were asked for and that the plan in force says nothing of."""
+    if case.request.layout.sequence_parallel:
+        kinds = {row.kind for row in case.answer.plan}
+        sequence = kinds & {"sequence_parallel", "sequence_parallel_all_gather", "rotary"}
+        scattered = [row for row in case.answer.plan if row.output == "Shard(dim=1)"]
+        if not sequence and not scattered:
+            level = case.answer.selection.level
+            case.answer.ignored.append(
+                {
+                    "setting": "sequence_parallel",
+                    "what": f"sequence parallel was asked for and ignored: the plan of level {level} has no rule that "
+                    "shards the sequence, and nothing was raised",
+                }
+            )
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

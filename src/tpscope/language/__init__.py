@@ -1,0 +1,1 @@
+"""The nouns that all rooms speak. Dataclasses and the standard library only: framework environments import this too."""

@@ -172,6 +172,7 @@ class FrameworkAnswer:
     mesh: Mesh = field(default_factory=Mesh)
     lora: LoraAnswer = field(default_factory=LoraAnswer)
     forward: dict[str, Any] = field(default_factory=dict)
+    loop_error: Failure | None = None
     gradient_trail: list[TrailLine] = field(default_factory=list)
     log: list[LogLine] = field(default_factory=list)
     shims: list[str] = field(default_factory=list)

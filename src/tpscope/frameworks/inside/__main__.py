@@ -31,12 +31,12 @@ def _mount() -> None:
 
 
 def _serve(family: str) -> None:
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
     case = importlib.import_module("tpscope.frameworks.inside.case")
     started = time.perf_counter()
     problem = case.preload(family)
     case.IMPORT_SECONDS = time.perf_counter() - started
-    replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

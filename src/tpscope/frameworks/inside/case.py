@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 import traceback
@@ -157,9 +158,10 @@ def _logging(answer: FrameworkAnswer) -> Iterator[None]:
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             message = " ".join(record.getMessage().split())[:600]
-            if record.name.startswith(noise) or (record.name, message) in seen:
+            general = re.sub(r"\.\d+\b", ".*", message)
+            if record.name.startswith(noise) or (record.name, general) in seen:
                 return
-            seen.add((record.name, message))
+            seen.add((record.name, general))
             answer.log.append(LogLine(record.levelname, record.name, message))
 
     handler = Keep(logging.INFO)

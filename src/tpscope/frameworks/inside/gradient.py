@@ -4,21 +4,16 @@ real numbers, on a fake process group."""
 
 from __future__ import annotations
 
-import ast
-import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
 from tpscope.frameworks.inside.case import Case
-from tpscope.frameworks.inside.trace import failure
+from tpscope.frameworks.inside.trace import Trail, failure
 from tpscope.frameworks.inside.wire import MARK, Recorder
-from tpscope.language.answer import FrameworkAnswer, to_json
+from tpscope.language.answer import FrameworkAnswer
 from tpscope.language.plan import wildcard
 from tpscope.language.verdict import Reduction, Status
 
@@ -37,56 +32,75 @@ def control(case: Case, build: Callable[[], nn.Module]) -> nn.Module | None:
     model = build()
     try:
         with torch.no_grad():
-            model(input_ids=inputs(_vocabulary(model))["input_ids"])
+            model(input_ids=inputs(vocabulary(model))["input_ids"])
     except Exception as error:  # noqa: BLE001 - any failure here means the same: no control, no observation
         found = failure(error, "control", case.roots)[0]
-        case.answer.forward["unobserved"] = f"the small model does not run unsharded here: {found.kind}: {found.message}"
+        words = f"the small model does not run unsharded here: {found.kind}: {found.message}"
+        case.answer.forward["unobserved"] = words
         return None
     return model
 
 
-def observe(
-    case: Case,
-    model: nn.Module,
-    loss: Callable[[nn.Module, dict[str, torch.Tensor], Recorder], torch.Tensor],
-    loop: Callable[[nn.Module], None],
-) -> Recorder:
-    """Run forward, loss and backward of a sharded small model, then `loop`; fill `gradient_loop` of every parameter."""
-    size = case.request.layout.tp
-    recorder = Recorder(size)
-    batch = inputs(_vocabulary(model))
-    model.train()
-    try:
-        with recorder:
-            value = loss(model, batch, recorder)
-            recorder.phase = "backward"
-            value.backward()
-    except Exception as error:  # noqa: BLE001 - what the sharded model raises is the framework's answer
-        found, deliberate = failure(error, f"{recorder.phase} of the sharded model", case.roots)
-        case.answer.status = Status.REFUSED if deliberate else Status.CRASHED
-        case.answer.error = found
-        return recorder
-    before = {name: _local(p.grad).clone() for name, p in model.named_parameters() if p.grad is not None}
-    pending = {name: _pending(p.grad) for name, p in model.named_parameters() if p.grad is not None}
-    in_backward = _reduced_in_backward(model, recorder)
-    try:
-        with recorder:
-            recorder.phase = "loop"
-            loop(model)
-    except Exception as error:  # noqa: BLE001 - the loop's own statements may need what is not here
-        found = failure(error, "loop", case.roots)[0]
-        case.answer.forward["unobserved"] = f"{found.kind}: {found.message}"
-        case.answer.forward.setdefault("not_run", {})["loop"] = to_json(found)
-        return recorder
-    counts = {phase: recorder.count(phase) for phase in ("forward", "loss", "backward", "loop")}
-    case.answer.forward["collectives_small_model"] = counts
-    found_by_name = {}
-    for name, parameter in model.named_parameters():
-        if name in before and parameter.grad is not None:
-            looped = _classify(before[name], _local(parameter.grad), size)
-            found_by_name[wildcard(name)] = _combine(in_backward.get(name), pending[name], looped)
-    _fill(case.answer, found_by_name)
-    return recorder
+class Observation:
+    """The gradients of a sharded small model on their way from the backward to the optimizer step.
+
+    Use as a context around forward and backward; then `backward_done`, the loop's own work, and `before_step`. The
+    framework's lines that run in the backward (hooks) and after it go into `trail`.
+    """
+
+    def __init__(self, case: Case, trail: Trail):
+        self.case = case
+        self.trail = trail
+        self.recorder = Recorder(case.request.layout.tp)
+        self._before: dict[str, torch.Tensor] = {}
+        self._pending: dict[str, bool] = {}
+        self._backward: dict[str, Reduction] = {}
+
+    @property
+    def reached_backward(self) -> bool:
+        """True once there are gradients."""
+        return bool(self._before)
+
+    def phase(self, name: str) -> None:
+        """Collectives from here on belong to `name`: forward, loss, backward."""
+        self.recorder.phase = name
+
+    def backward_done(self, model: nn.Module) -> None:
+        """Gradients are what the backward left. What follows is the loop's doing."""
+        graded = [(name, p) for name, p in model.named_parameters() if p.grad is not None]
+        self._before = {name: _local(p.grad).clone() for name, p in graded}
+        self._pending = {name: _pending(p.grad) for name, p in graded}
+        self._backward = _reduced_in_backward(model, self.recorder)
+        self.recorder.phase = "loop"
+
+    def before_step(self, model: nn.Module) -> None:
+        """Gradients are what the optimizer would see: fill `gradient_loop` of every parameter of the answer."""
+        found = {}
+        for name, parameter in model.named_parameters():
+            if name in self._before and parameter.grad is not None:
+                looped = _classify(self._before[name], _local(parameter.grad), self.recorder.size)
+                found[wildcard(_plain(name))] = _combine(self._backward.get(name), self._pending[name], looped)
+        _fill(self.case.answer, found)
+        self.case.answer.forward.pop("unobserved", None)
+        phases = ("forward", "loss", "backward", "loop")
+        self.case.answer.forward["collectives_small_model"] = {phase: self.recorder.count(phase) for phase in phases}
+        self.case.answer.gradient_trail = self.trail.lines
+
+    def failed(self, error: Exception) -> None:
+        """Something raised. In forward or backward it is how this framework fares with this model; in the loop it may
+        be something that is missing here, and the gradients stay unobserved."""
+        phase = self.recorder.phase
+        found, deliberate = failure(error, "training loop" if phase == "loop" else f"{phase} of the sharded small model", self.case.roots)
+        if phase == "loop":
+            self.case.answer.forward["unobserved"] = f"{found.kind}: {found.message}"
+            self.case.answer.loop_error = self.case.answer.loop_error or found
+        else:
+            self.case.answer.status = Status.REFUSED if deliberate else Status.CRASHED
+            self.case.answer.error = found
+
+
+def _plain(name: str) -> str:
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def _fill(answer: FrameworkAnswer, found: dict[str, Reduction]) -> None:
@@ -129,14 +143,20 @@ def _reduced_in_backward(model: nn.Module, recorder: Recorder) -> dict[str, Redu
             continue
         calls = recorder.reducing("backward", _local(parameter.grad).untyped_storage()._cdata)
         if calls:
-            found[name] = Reduction.MEAN if calls[-1].op == "avg" else Reduction.SUM
-        elif isinstance(parameter, DTensor) and all(not p.is_shard() for p in parameter.placements):
+            # A sum and a mean of the same gradient, in either order, leave the sum.
+            found[name] = Reduction.SUM if any(call.op == "sum" for call in calls) else Reduction.MEAN
+        elif isinstance(parameter, DTensor) and _replicated_on_tp(parameter):
             shapes.setdefault(tuple(parameter.shape), []).append(name)
     for shape, names in shapes.items():
         calls = [c for c in recorder.calls if c.phase == "backward" and c.kind == "all_reduce" and c.shape == shape]
         if len(calls) >= len(names):
             found.update(dict.fromkeys(names, Reduction.SUM))
     return found
+
+
+def _replicated_on_tp(parameter: DTensor) -> bool:
+    axes = parameter.device_mesh.mesh_dim_names or ("tp",)
+    return "tp" in axes and parameter.placements[axes.index("tp")].is_replicate()
 
 
 def _pending(gradient: torch.Tensor) -> bool:
@@ -147,48 +167,6 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
 
 
-def _vocabulary(model: nn.Module) -> int:
+def vocabulary(model: nn.Module) -> int:
+    """Number of token ids of a causal LM."""
     return int(model.config.get_text_config().vocab_size)
-
-
-def statements(path: Path, function: str, after: str, until: str) -> Any:
-    """Compile the statements of a function that stand between the last one that calls `after` and the first that
-    calls `until`, under their own file name and line numbers. Returns the code and the names that it imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    node = next(
-        item for item in ast.walk(tree) if isinstance(item, ast.FunctionDef) and item.name == function
-    )
-    calls = [{_called(call) for call in ast.walk(item) if isinstance(call, ast.Call)} for item in node.body]
-    first = max(index for index, names in enumerate(calls) if after in names) + 1
-    last = min(index for index, names in enumerate(calls) if until in names and index >= first)
-    body = node.body[first:last]
-    used = {item.id for part in body for item in ast.walk(part) if isinstance(item, ast.Name)}
-    return compile(ast.Module(body, []), str(path), "exec"), _imported(tree, used)
-
-
-def _called(call: ast.Call) -> str:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-
-
-def _imported(tree: ast.Module, used: set[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                if (alias.asname or alias.name) in used:
-                    found[alias.asname or alias.name] = getattr(importlib.import_module(node.module), alias.name)
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if (alias.asname or alias.name).split(".")[0] in used:
-                    found[(alias.asname or alias.name).split(".")[0]] = importlib.import_module(alias.name)
-    return found
-
-
-def source_of(module: str) -> Path:
-    """The file of a module of the framework, without importing it."""
-    parts = module.split(".")
-    for entry in sys.path:
-        file = Path(entry, *parts).with_suffix(".py")
-        if file.is_file():
-            return file
-    raise FileNotFoundError(module)

@@ -11,8 +11,8 @@ from torch import nn
 
 from tpscope.frameworks.inside import gradient, world
 from tpscope.frameworks.inside.case import Case
+from tpscope.frameworks.inside.source import source_of, statements
 from tpscope.frameworks.inside.trace import Trail, cite
-from tpscope.frameworks.inside.wire import Recorder
 from tpscope.language.layout import Layout
 
 _RECIPE = "nemo_automodel.recipes.llm.train_ft"
@@ -38,31 +38,36 @@ def observe(case: Case) -> None:
     head = case.answer.head
     head.loss = f"{type(criterion).__module__}.{type(criterion).__name__}"
 
-    def loss(model: nn.Module, batch: dict[str, torch.Tensor], recorder: Recorder) -> torch.Tensor:
-        output = model(input_ids=batch["input_ids"])
-        logits = getattr(output, "logits", output)
-        head.plan_output = str(logits.placements[-1]) if hasattr(logits, "placements") else "local tensor"
-        recorder.phase = "loss"
-        value = criterion(logits, batch["labels"])
-        return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-    def loop(model: nn.Module) -> None:
-        _between_backward_and_step(case, model, meshes.mesh, trail)
-
-    recorder = gradient.observe(case, model, loss, loop)
-    gathered = any(call.kind == "all_gather" for call in recorder.calls if call.phase == "loss")
+    seen = gradient.Observation(case, trail)
+    batch = gradient.inputs(gradient.vocabulary(model))
+    try:
+        with seen.recorder:
+            output = model(input_ids=batch["input_ids"])
+            logits = getattr(output, "logits", output)
+            head.plan_output = str(logits.placements[-1]) if hasattr(logits, "placements") else "local tensor"
+            seen.phase("loss")
+            value = criterion(logits, batch["labels"])
+            value = value.full_tensor() if hasattr(value, "full_tensor") else value
+            seen.phase("backward")
+            with trail.on():
+                value.backward()
+            seen.backward_done(model)
+            _between_backward_and_step(case, model, meshes.mesh, trail)
+        seen.before_step(model)
+    except Exception as error:  # noqa: BLE001 - what the sharded model raises is the framework's answer
+        seen.failed(error)
+    gathered = any(call.kind == "all_gather" for call in seen.recorder.calls if call.phase == "loss")
     head.loss_gathers = gathered
     if gathered:
         head.gathered_by = "loss"
         head.where = cite(case.roots, _LOSS.replace(".", "/") + ".py", "full_tensor()", "MaskedCrossEntropy")
-    case.answer.gradient_trail = trail.lines
 
 
 def _between_backward_and_step(case: Case, model: nn.Module, mesh: Any, trail: Trail) -> None:
     """Run the recipe's statements after the micro-batches and before `opt.step()`; the recipe's object is stood in for
     by the attributes that those statements read."""
-    path = gradient.source_of(_RECIPE)
-    code, names = gradient.statements(path, "_run_train_optim_step", "_forward_backward_step", "step")
+    path = source_of(_RECIPE)
+    code, names = statements(path, "_run_train_optim_step", "_forward_backward_step", "step")
     case.shim("the recipe object of the training loop is a namespace with the attributes that its statements read")
     recipe = SimpleNamespace(
         model_parts=[model], device_mesh=mesh, moe_mesh=None, pp_enabled=False, cfg={},

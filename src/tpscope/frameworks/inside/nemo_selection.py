@@ -158,11 +158,11 @@ def _hf_plan(model: nn.Module, present: bool) -> Iterator[None]:
     try:
         for owner in owners:
             plan = {f"{_MARK}.hf": "colwise"} if present and owner is model else {}
-            setattr(owner, "_tp_plan", plan)
+            owner._tp_plan = plan
         yield
     finally:
         for owner, value in before:
             if isinstance(value, str):
                 delattr(owner, "_tp_plan")
             else:
-                setattr(owner, "_tp_plan", value)
+                owner._tp_plan = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from tpscope.language.answer import FrameworkAnswer, ParameterRow
 from tpscope.language.placement import REPLICATE, Placement, shard, strided
-from tpscope.language.plan import Plan
+from tpscope.language.plan import Plan, Rule
 from tpscope.language.verdict import Reduction
 
 Shapes = dict[str, tuple[int, ...]]
@@ -30,20 +31,31 @@ def tied(model: nn.Module) -> bool:
     return head is not None and embedding is not None and getattr(head, "weight", 0) is getattr(embedding, "weight", 1)
 
 
-def rows(model: nn.Module, before: Shapes, plan: Plan) -> list[ParameterRow]:
-    """One row a parameter. A parameter that the framework replaced or renamed is listed as it is now."""
+def rows(
+    model: nn.Module, before: Shapes, plan: Plan, decided: Mapping[str, str] | None = None
+) -> list[ParameterRow]:
+    """One row a parameter. A parameter that the framework replaced or renamed is listed as it is now.
+
+    `decided` holds the pattern that the framework's own matching found, where it is known.
+    """
+    by_pattern = {rule.pattern: rule for rule in plan.rules}
     seen: dict[int, str] = {}
     table = []
     for name, tensor in model.named_parameters(remove_duplicate=False):
         if id(tensor) in seen:
             continue
         seen[id(tensor)] = name
-        table.append(_row(name, tensor, before.get(name), plan))
+        rule = by_pattern[decided[name]] if decided and name in decided else plan.rule_for(_bare(name))
+        table.append(_row(name, tensor, before.get(name), rule))
     return table
 
 
-def _row(name: str, tensor: torch.Tensor, before: tuple[int, ...] | None, plan: Plan) -> ParameterRow:
-    rule = plan.rule_for(name)
+def _bare(name: str) -> str:
+    """A parameter's name without what PEFT puts around a model and its Linear layers."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+
+
+def _row(name: str, tensor: torch.Tensor, before: tuple[int, ...] | None, rule: Rule | None) -> ParameterRow:
     mesh: dict[str, str] = {}
     if isinstance(tensor, DTensor):
         axes = tensor.device_mesh.mesh_dim_names or ("tp",)

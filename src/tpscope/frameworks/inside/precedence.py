@@ -77,8 +77,10 @@ def _wins(
     for other, rival in triggers:
         if (other, rival) == item:
             continue
-        if any(trigger.get(name, value) != value for name, value in rival.items()):
-            score += 0.5 if len(trigger) < len(rival) else 0.0
+        clash = next((name for name, value in rival.items() if trigger.get(name, value) != value), None)
+        if clash is not None:
+            states = next(entry.states for entry in inputs if entry.name == clash)
+            score += states.index(trigger[clash]) < states.index(rival[clash])
             continue
         merged = {entry.name: entry.states[0] for entry in inputs} | rival | trigger
         score += table.get(_key(merged), "") == level

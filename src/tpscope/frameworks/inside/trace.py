@@ -46,6 +46,13 @@ class Trail:
         finally:
             sys.settrace(before)
 
+    def follow(self, frame: FrameType | None) -> None:
+        """Record from here on, in frames that are already running too. Ends with `sys.settrace(None)`."""
+        sys.settrace(self._enter)
+        while frame is not None:
+            frame.f_trace = self._enter(frame, "call", None)
+            frame = frame.f_back
+
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
         code = frame.f_code
         if code not in self._wanted:

@@ -1,9 +1,9 @@
 """Collectives as they are issued: who, which kind, and whether a parameter's gradient was in them.
 
 Runs on a fake process group, where a collective moves nothing. A sum over equal ranks is then n times the tensor: the
-recorder puts that value in, scaled by a mark (1.0625, exact in every dtype), so that a gradient which went through a reduction
-can be told from one that did not, however it was packed into buckets on the way: sum gives n*1.0625, sum and division
-by n gives 1.0625, no reduction gives exactly 1. Integers (counts) get the exact n-fold.
+recorder puts that value in, scaled by a mark (1.0625, exact in every dtype), so that a gradient which went through a
+reduction can be told from one that did not, however it was packed into buckets on the way: sum gives n*1.0625, sum
+and division by n gives 1.0625, no reduction gives exactly 1. Integers (counts) get the exact n-fold.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Recorder(TorchDispatchMode):
         self.size = size
         self.phase = "forward"
         self.calls: list[Call] = []
+        # Storages are told apart by address: they are kept alive here so that none is reused for another tensor.
+        self._alive: list[torch.UntypedStorage] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Note a collective, run it, and mark what it reduced."""
@@ -55,10 +57,10 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         tensors = _tensors(args[0] if kind != "all_gather" or len(args) < 2 else args[1])
         op = _op(func, args)
-        call = Call(
-            kind, self.phase, self.size, op, tuple(_storage(t) for t in tensors), tuple(tensors[0].shape) if tensors else ()
-        )
+        shape = tuple(tensors[0].shape) if tensors else ()
+        call = Call(kind, self.phase, self.size, op, tuple(_storage(tensor) for tensor in tensors), shape)
         self.calls.append(call)
+        self._alive += [tensor.untyped_storage() for tensor in tensors if _storage(tensor)]
         result = func(*args, **kwargs)
         if self.phase == "loop" and kind == "all_reduce" and op in ("sum", "avg"):
             functional = "_c10d_functional" in str(func.namespace if hasattr(func, "namespace") else func)

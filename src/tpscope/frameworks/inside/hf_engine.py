@@ -1,0 +1,137 @@
+"""transformers' tensor-parallel engines, by what the installed version offers: each shards a model that has no weights
+the way its loader does."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tpscope.frameworks.inside.case import Case
+
+Decided = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `from_pretrained` is given: tp size, other mesh sizes, a plan of the user's, a mesh of the caller's."""
+
+    tp: int
+    fsdp: int = 1
+    pp: int = 1
+    plan: dict[str, str] | str = "auto"
+    mesh: Any = None
+
+
+def engine() -> str:
+    """`distributed-config` (5.16 and later), `local` (5.4 to 5.12) or `hooks` (4.x to 5.3)."""
+    from transformers import PreTrainedModel
+
+    if hasattr(PreTrainedModel, "maybe_distribute_model"):
+        return "distributed-config"
+    module = importlib.import_module("transformers.integrations.tensor_parallel")
+    return "local" if hasattr(module, "AllReduceBackward") or hasattr(module, "_AllReduceBackward") else "hooks"
+
+
+def prepare(case: Case, cls: type, asked: Asked) -> tuple[Any, Any]:
+    """Mesh and configuration as the loader makes them before it builds the model."""
+    if engine() == "distributed-config":
+        return _prepare_config(cls, asked)
+    module = importlib.import_module("transformers.integrations.tensor_parallel")
+    if asked.mesh is not None:
+        return None, asked.mesh["tp"] if asked.mesh.ndim > 1 else asked.mesh
+    options: dict[str, Any] = {"tp_size": asked.tp}
+    made = module.initialize_tensor_parallelism(asked.plan if isinstance(asked.plan, str) else "auto", **options)
+    mesh = next(item for item in made if type(item).__name__ == "DeviceMesh")
+    return None, mesh
+
+
+def _prepare_config(cls: type, asked: Asked) -> tuple[Any, Any]:
+    import inspect
+
+    from transformers.distributed.configuration_utils import DistributedConfig
+
+    known = set(inspect.signature(DistributedConfig).parameters)
+    options: dict[str, Any] = {"tp_plan": asked.plan, "tp_size": asked.tp}
+    if asked.mesh is None:
+        data = "dp_shard_size" if "dp_shard_size" in known else "fsdp_size"
+        options |= {data: asked.fsdp} if asked.fsdp > 1 else {}
+        options |= {"pp_size": asked.pp} if asked.pp > 1 else {}
+    config = DistributedConfig(**options)
+    takes_mesh = "device_mesh" in inspect.signature(cls.prepare_distribute_model).parameters
+    extra = {"device_mesh": asked.mesh} if takes_mesh and asked.mesh is not None else {}
+    config, _, mesh = cls.prepare_distribute_model(config, device_map=None, **extra)
+    return config, mesh
+
+
+def apply(case: Case, model: nn.Module, config: Any, mesh: Any, asked: Asked) -> tuple[nn.Module, Decided]:
+    """Shard a model with the engine that the installed transformers has. Returns it and the pattern that decided
+    about each parameter, where the loader's own matching says so."""
+    kind = engine()
+    if kind == "distributed-config":
+        return type(model).maybe_distribute_model(model, config, mesh), {}
+    module = importlib.import_module("transformers.integrations.tensor_parallel")
+    if kind == "local":
+        plan = asked.plan if isinstance(asked.plan, dict) else None
+        model = module.distribute_model(model, plan, None, mesh, asked.tp)
+        return model, _shard_local(model, module, mesh)
+    model = module.distribute_model(model, None, mesh, asked.tp)
+    _shard_hooked(model, module, mesh)
+    return model, {}
+
+
+def _shard_hooked(model: nn.Module, module: Any, mesh: Any) -> None:
+    for name, parameter in list(model.named_parameters()):
+        module.shard_and_distribute_module(
+            model, parameter.detach(), parameter, name, parameter.dtype, False, mesh.get_local_rank(), mesh
+        )
+    model.tie_weights()
+
+
+def _shard_local(model: nn.Module, module: Any, mesh: Any) -> Decided:
+    """5.4's loader: the pattern that its alternation finds decides, and that style's `shard_tensor` cuts."""
+    plan = dict(model.tp_plan or {})
+    if not plan:
+        return {}
+    find = _matcher(plan)
+    decided: Decided = {}
+    for name, parameter in list(model.named_parameters()):
+        pattern = find(name)
+        if pattern is None:
+            continue
+        decided[name] = pattern
+        style = module.ALL_PARALLEL_STYLES[plan[pattern]].__class__
+        layer = style(device_mesh=mesh, rank=mesh.get_local_rank(), empty_param=parameter.detach().clone())
+        owner, _, leaf = name.rpartition(".")
+        local = layer.shard_tensor(parameter.detach(), tensor_idx=None, device=parameter.device, dtype=parameter.dtype)
+        target = model.get_submodule(owner)
+        setattr(target, leaf, nn.Parameter(local.contiguous(), requires_grad=parameter.requires_grad))
+        if hasattr(layer, "update_module_attributes"):
+            layer.update_module_attributes(target)
+    model.tie_weights()
+    return decided
+
+
+def _matcher(plan: dict[str, str]) -> Callable[[str], str | None]:
+    loading = importlib.import_module("transformers.core_model_loading")
+    alternation, groups, _ = loading.build_glob_alternation(list(plan))
+
+    def find(name: str) -> str | None:
+        match = alternation.search(name)
+        return groups[match.lastgroup] if match else None
+
+    return find
+
+
+def build(folder: str, device: str, remote: bool) -> nn.Module:
+    """A causal LM of a config, as `AutoModelForCausalLM` makes it, in fp32 on a device, with PEFT not yet applied."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+    extra = {"trust_remote_code": True} if remote else {}
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", torch_dtype=torch.float32, **extra)

@@ -132,7 +132,9 @@ def _fill(target: Target, partial: Path, say: Say) -> None:
         requirements.write_text("\n".join(wanted), encoding="utf-8")
         _uv(["pip", "install", "--no-deps", "--target", str(partial), "-r", str(requirements)], target, show=True)
     say(f"{target.id}: compiling")
-    subprocess.run([sys.executable, "-m", "compileall", "-q", "-j", "2", str(partial)], capture_output=True, check=False)
+    subprocess.run(
+        [sys.executable, "-m", "compileall", "-q", "-j", "2", str(partial)], capture_output=True, check=False
+    )
     packages = {canonicalize_name(dist.name): dist.version for dist in metadata.distributions(path=[str(partial)])}
     manifest = {"id": target.id, "packages": packages, "declared": declared}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
@@ -202,7 +204,9 @@ def _reason(words: str) -> str:
     if "no space left" in lowered or "os error 28" in lowered:
         return f"the disk is full ({cache_root()}); free some space or set TPSCOPE_CACHE to another folder"
     if any(sign in lowered for sign in ("failed to fetch", "error sending request", "dns error", "connect")):
-        return "the package index cannot be reached; check the network, or put wheels into a folder and set TPSCOPE_WHEELS"
+        return (
+            "the package index cannot be reached; check the network, or put wheels into a folder and set TPSCOPE_WHEELS"
+        )
     if "no version of" in lowered or "no solution" in lowered:
         return f"no such set of packages: {words[:300]}"
     return words[:400] or "see the messages above"

@@ -1,4 +1,4 @@
-"""Which frameworks there are, and how a user names one: `nemo@0.7.0`, `nemo@0.7.0+hf`, `nemo@./checkout`, `installed`."""
+"""Which frameworks there are, and how a user names one: `nemo@0.7.0`, `nemo@0.7.0+hf`, `nemo@./checkout`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from tpscope.errors import UserError
 
@@ -47,10 +48,12 @@ class Target:
 def families() -> dict[str, Family]:
     """Every framework of registry.toml by name."""
     text = (resources.files("tpscope.frameworks") / "registry.toml").read_text(encoding="utf-8")
-    return {
-        name: Family(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
-        for name, table in tomllib.loads(text).items()
-    }
+    return {name: _family(name, table) for name, table in tomllib.loads(text).items()}
+
+
+def _family(name: str, table: dict[str, Any]) -> Family:
+    lists = {key: tuple(value) for key, value in table.items() if isinstance(value, list)}
+    return Family(name, table["title"], table["distribution"], table["module"], **lists)
 
 
 def family(name: str) -> Family:

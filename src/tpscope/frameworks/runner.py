@@ -110,6 +110,11 @@ class Worker:
         error = Failure("ProcessDied", said, "run", None, text[-6000:])
         return FrameworkAnswer(id=request.framework, status=Status.CRASHED, error=error)
 
+    @property
+    def alive(self) -> bool:
+        """False once the process has ended."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """End the process and everything it started."""
         if self._process.stdin is not None:

@@ -80,9 +80,9 @@ def collective(source: Placement, target: Placement) -> str:
             return "all_reduce"
         case "partial", "shard" | "strided":
             return "reduce_scatter"
-        case ("shard" | "strided"), "replicate":
+        case (("shard" | "strided"), "replicate"):
             return "all_gather"
-        case ("shard" | "strided"), ("shard" | "strided"):
+        case (("shard" | "strided"), ("shard" | "strided")):
             return "" if source.dim == target.dim else "all_to_all"
         case _:
             return ""

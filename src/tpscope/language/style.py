@@ -40,7 +40,11 @@ class Style:
         if self.kind in ("colwise", "packed_colwise") and given == REPLICATE:
             backward[1] = "all_reduce"
         return replace(
-            self, input=given, output=output, forward=tuple(filter(None, forward)), backward=tuple(filter(None, backward))
+            self,
+            input=given,
+            output=output,
+            forward=tuple(filter(None, forward)),
+            backward=tuple(filter(None, backward)),
         )
 
 
@@ -49,7 +53,7 @@ def _adjoint(source: Placement, target: Placement) -> str:
     match source.kind, target.kind:
         case "partial", ("shard" | "strided"):
             return "all_gather"
-        case ("shard" | "strided"), "replicate":
+        case (("shard" | "strided"), "replicate"):
             return "reduce_scatter"
         case "replicate", ("shard" | "strided"):
             return "all_gather"
@@ -143,7 +147,9 @@ BY_NAME: dict[str, Style] = {
         Style("megamoe_router", "router", {}, REPLICATE, REPLICATE, True),
         _experts("moe_tp_experts"),
         _experts("megamoe_experts"),
-        Style("ep_dispatch_experts", "experts", {}, REPLICATE, REPLICATE, True, ("all_to_all",) * 2, ("all_to_all",) * 2),
+        Style(
+            "ep_dispatch_experts", "experts", {}, REPLICATE, REPLICATE, True, ("all_to_all",) * 2, ("all_to_all",) * 2
+        ),
         Style("moe_identity_expert", "identity_expert", {}, REPLICATE, PARTIAL, True),
         # PyTorch and NeMo AutoModel, by class name
         colwise("ColwiseParallel"),
@@ -153,9 +159,7 @@ BY_NAME: dict[str, Style] = {
         vocab_embedding("VocabParallelEmbedding"),
         sequence_parallel("SequenceParallel"),
         sequence_parallel("SequenceParallelLora"),
-        sequence_parallel(
-            "SequenceParallelAllGatherActivation", kind="sequence_parallel_all_gather", output=REPLICATE
-        ),
+        sequence_parallel("SequenceParallelAllGatherActivation", kind="sequence_parallel_all_gather", output=REPLICATE),
         sequence_parallel("RotaryEmbedParallel", kind="rotary"),
         Style(
             "ReplicatedWithGradAllReduce",

@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""From what the user names to a published configuration: see docs/architecture.md."""

@@ -22,7 +22,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def _mount() -> None:
-    """Make `tpscope.language` and `tpscope.frameworks.inside` importable without putting our environment on the path."""
+    """Make `tpscope.language` and `tpscope.frameworks.inside` importable without our environment on the path."""
     for name, folder in (("tpscope", _PACKAGE), ("tpscope.frameworks", _PACKAGE / "frameworks")):
         module = types.ModuleType(name)
         module.__path__ = [str(folder)]

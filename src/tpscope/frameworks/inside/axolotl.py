@@ -47,7 +47,11 @@ def answer(case: Case) -> None:
     with trail.on():
         exec(condition(path, "_build_model", 'self.model_kwargs["tp_plan"]'), {"self": loader})
     case.shim("ModelLoader is a namespace with the attributes that its tensor-parallel statements read")
-    asked = Asked(loader.model_kwargs["tp_size"], mesh=loader.model_kwargs["device_mesh"]) if layout.tp > 1 else Asked(1)
+    asked = (
+        Asked(loader.model_kwargs["tp_size"], mesh=loader.model_kwargs["device_mesh"]) if layout.tp > 1 else Asked(1)
+    )
+
+    case.shim("transformers' Trainer stands for AxolotlTrainer, its subclass")
 
     def before_training(model: Any, small_mesh: Any) -> None:
         """What the loader and the trainer set up around a loaded model, by their own statements."""
@@ -88,7 +92,9 @@ def _no_key(case: Case, layout: Layout) -> None:
             message = "Axolotl's configuration schema has no key for pipeline parallelism"
             raise Refused(Status.UNSUPPORTED, Failure("NoSuchSetting", message, "layout", where))
     if case.request.custom_plan is not None:
-        where = cite(case.roots, "axolotl/loaders/model.py", 'self.model_kwargs["tp_plan"] = "auto"', "ModelLoader._build_model")
+        where = cite(
+            case.roots, "axolotl/loaders/model.py", 'self.model_kwargs["tp_plan"] = "auto"', "ModelLoader._build_model"
+        )
         message = 'Axolotl passes tp_plan="auto" to transformers; no key of its configuration replaces the plan'
         raise Refused(Status.UNSUPPORTED, Failure("NoSuchSetting", message, "layout", where))
 

@@ -41,6 +41,16 @@ def control(case: Case, build: Callable[[], nn.Module]) -> nn.Module | None:
     return model
 
 
+def stir(model: nn.Module) -> None:
+    """Give LoRA's zero-initialised matrices random numbers: zeros would hide the gradient of the matrix before them."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            local = _local(parameter)
+            if "lora_B" in name and not bool(local.any()):
+                local.copy_(torch.randn(local.shape, generator=generator) * 0.02)
+
+
 class Observation:
     """The gradients of a sharded small model on their way from the backward to the optimizer step.
 
@@ -90,7 +100,9 @@ class Observation:
         """Something raised. In forward or backward it is how this framework fares with this model; in the loop it may
         be something that is missing here, and the gradients stay unobserved."""
         phase = self.recorder.phase
-        found, deliberate = failure(error, "training loop" if phase == "loop" else f"{phase} of the sharded small model", self.case.roots)
+        found, deliberate = failure(
+            error, "training loop" if phase == "loop" else f"{phase} of the sharded small model", self.case.roots
+        )
         if phase == "loop":
             self.case.answer.forward["unobserved"] = f"{found.kind}: {found.message}"
             self.case.answer.loop_error = self.case.answer.loop_error or found

@@ -14,7 +14,6 @@ from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.hf_engine import Asked
 from tpscope.frameworks.inside.trace import Trail
 
-
 # Clipping on, as it is by default, at a norm that no gradient reaches.
 CLIP = 1e9
 _PARTS = ("tensor_parallel.py", "transformers/trainer.py", "accelerate/accelerator.py", "accelerate/optimizer.py")
@@ -37,13 +36,16 @@ def observe(case: Case, prepare: Callable[[nn.Module, Any], None]) -> None:
 
     if gradient.control(case, build) is None:
         return
+
     def sharded() -> nn.Module:
         asked = Asked(tp)
         model = build()
         config, mesh = hf_engine.prepare(case, type(model), asked)
         model, _ = hf_engine.apply(case, model, config, mesh, asked)
         prepare(model, mesh)
-        return lora(case, model)
+        model = lora(case, model)
+        gradient.stir(model)
+        return model
 
     model = sharded()
     seen = gradient.Observation(case, Trail(case.roots, _PARTS, limit=150))
@@ -62,7 +64,7 @@ def observe(case: Case, prepare: Callable[[nn.Module, Any], None]) -> None:
 def _as_far_as_it_got(
     case: Case, model: nn.Module, seen: gradient.Observation, sharded: Callable[[], nn.Module]
 ) -> None:
-    """The loop raised: gradients as they were then; if it raised before the backward, those of a backward without it."""
+    """The loop raised: gradients as they were then; if it raised before the backward, those of a lone backward."""
     if seen.reached_backward:
         seen.before_step(model)
         case.answer.forward["observed"] = "up to the line of the training loop that raised"

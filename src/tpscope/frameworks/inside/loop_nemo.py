@@ -38,13 +38,14 @@ def observe(case: Case) -> None:
     head = case.answer.head
     head.loss = f"{type(criterion).__module__}.{type(criterion).__name__}"
 
-    seen = gradient.Observation(case, trail)
+    gradient.stir(model)
+    seen, sharded = gradient.Observation(case, trail), False
     batch = gradient.inputs(gradient.vocabulary(model))
     try:
         with seen.recorder:
             output = model(input_ids=batch["input_ids"])
             logits = getattr(output, "logits", output)
-            head.plan_output = str(logits.placements[-1]) if hasattr(logits, "placements") else "local tensor"
+            sharded = hasattr(logits, "placements") and any(place.is_shard() for place in logits.placements)
             seen.phase("loss")
             value = criterion(logits, batch["labels"])
             value = value.full_tensor() if hasattr(value, "full_tensor") else value
@@ -56,7 +57,7 @@ def observe(case: Case) -> None:
         seen.before_step(model)
     except Exception as error:  # noqa: BLE001 - what the sharded model raises is the framework's answer
         seen.failed(error)
-    gathered = any(call.kind == "all_gather" for call in seen.recorder.calls if call.phase == "loss")
+    gathered = sharded and any(call.kind == "all_gather" for call in seen.recorder.calls if call.phase == "loss")
     head.loss_gathers = gathered
     if gathered:
         head.gathered_by = "loss"

@@ -54,6 +54,7 @@ def answer(case: Case) -> None:
         case.answer.head.tied_after = params.tied(model)
     case.answer.plan = normal.rows(plan, case.answer.parameters)
     params.summarise(case.answer, plan, names)
+    params.head(case.answer)
     _ignored(case, raw, model)
     world.stop()
     if case.small_folder is not None:
@@ -133,7 +134,11 @@ class Meshes:
         else:
             model = self.config.parallelize(model)
         infrastructure = "nemo_automodel._transformers.infrastructure"
-        retie = getattr(importlib.import_module(infrastructure), "_ensure_tied_lm_heads", None) if _has(infrastructure) else None
+        retie = (
+            getattr(importlib.import_module(infrastructure), "_ensure_tied_lm_heads", None)
+            if _has(infrastructure)
+            else None
+        )
         if retie is not None:
             retie(model)
         return model
@@ -192,8 +197,12 @@ def _lora(case: Case, model: nn.Module) -> None:
     options = {"dim": lora.r, "alpha": lora.alpha, "dropout": lora.dropout, "use_triton": False}
     config = peft.PeftConfig(target_modules=targets, match_all_linear=everything, **options)
     known = inspect.signature(peft.apply_lora_to_linear_modules).parameters
-    count = peft.apply_lora_to_linear_modules(model, config, **({"skip_freeze": False} if "skip_freeze" in known else {}))
-    case.answer.lora = LoraAnswer(True, "nemo_automodel.components._peft.lora.apply_lora_to_linear_modules", int(count or 0))
+    count = peft.apply_lora_to_linear_modules(
+        model, config, **({"skip_freeze": False} if "skip_freeze" in known else {})
+    )
+    case.answer.lora = LoraAnswer(
+        True, "nemo_automodel.components._peft.lora.apply_lora_to_linear_modules", int(count or 0)
+    )
 
 
 def _ignored(case: Case, raw: dict[str, Any], model: nn.Module) -> None:

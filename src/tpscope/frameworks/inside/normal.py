@@ -73,9 +73,17 @@ def rows(plan: Plan, parameters: list[ParameterRow]) -> list[PlanRow]:
             observed[row.name.rpartition(".")[2] if row.name != rule.pattern else row.name] = row.placement
         table.append(
             PlanRow(
-                rule.pattern, style.name, style.kind, style.known, observed,
-                str(style.input) if style.input else None, str(style.output) if style.output else None,
-                list(style.forward), list(style.backward), style.gradient.value, len(mine),
-            )  # fmt: skip
+                rule.pattern,
+                style.name,
+                style.kind,
+                style.known,
+                observed,
+                str(style.input) if style.input else None,
+                str(style.output) if style.output else None,
+                list(style.forward),
+                list(style.backward),
+                style.gradient.value,
+                len(mine),
+            )
         )
     return table

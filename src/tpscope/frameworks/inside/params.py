@@ -31,9 +31,7 @@ def tied(model: nn.Module) -> bool:
     return head is not None and embedding is not None and getattr(head, "weight", 0) is getattr(embedding, "weight", 1)
 
 
-def rows(
-    model: nn.Module, before: Shapes, plan: Plan, decided: Mapping[str, str] | None = None
-) -> list[ParameterRow]:
+def rows(model: nn.Module, before: Shapes, plan: Plan, decided: Mapping[str, str] | None = None) -> list[ParameterRow]:
     """One row a parameter. A parameter that the framework replaced or renamed is listed as it is now.
 
     `decided` holds the pattern that the framework's own matching found, where it is known.
@@ -97,6 +95,21 @@ def _difference(whole: tuple[int, ...], local: tuple[int, ...], packed: bool) ->
     return strided(dims[0], 2) if packed else shard(dims[0])
 
 
+def plain_adapters(model: nn.Module, before: Shapes) -> str | None:
+    """What to say of LoRA adapters that were cut to a shard's size without being told to anybody."""
+    cut = [
+        name
+        for name, tensor in model.named_parameters()
+        if ".lora_" in name and not isinstance(tensor, DTensor) and tuple(tensor.shape) != before.get(name)
+    ]
+    if not cut:
+        return None
+    return (
+        f"{len(cut)} adapter tensors are plain tensors of the size of a shard; no rule of the plan moves their inputs, "
+        "outputs or gradients between ranks"
+    )
+
+
 def summarise(answer: FrameworkAnswer, plan: Plan, names: list[str]) -> None:
     """Fill in the fractions and the rules that decided about no parameter."""
     total = sum(prod(row.shape) for row in answer.parameters)
@@ -109,3 +122,14 @@ def summarise(answer: FrameworkAnswer, plan: Plan, names: list[str]) -> None:
         for rule in plan.rules
         if rule.pattern not in used and not any(rule.matches(name) for name in names)
     ]
+
+
+def head(answer: FrameworkAnswer) -> None:
+    """What the plan says of the output head: its style, its output layout, and whether it gathers the logits."""
+    row = next((row for row in answer.plan if row.pattern.rpartition(".")[2] in ("lm_head", "embed_out")), None)
+    if row is None:
+        return
+    found = answer.head
+    found.module, found.style, found.plan_output = row.pattern, row.style, row.output
+    if row.output == "Replicate()" and row.matched:
+        found.gathered_by = "plan"

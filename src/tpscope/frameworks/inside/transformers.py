@@ -86,8 +86,11 @@ def shard(case: Case, asked: Asked, mesh_by: str, before_training: Prepare = lam
         case.answer.selection.level = "custom" if isinstance(asked.plan, dict) else "hf"
         with trail.on():
             model, decided = hf_engine.apply(case, model, config, mesh, asked)
+        if case.request.lora is not None:
+            before = params.shapes(lora(case, hf_engine.build(str(case.folder), "meta", remote)))
         model = lora(case, model)
         case.answer.parameters = params.rows(model, before, plan, decided)
+        case.answer.lora.note = params.plain_adapters(model, before)
         case.answer.head.tied_after = params.tied(model)
     selection = case.answer.selection
     selection.trail = trail.lines
@@ -98,11 +101,12 @@ def shard(case: Case, asked: Asked, mesh_by: str, before_training: Prepare = lam
         case.answer.ignored.append(
             {
                 "setting": "tensor parallel",
-                "what": f"tp={asked.tp} was asked for, no plan was found, every rank holds the whole model, and nothing "
-                "was raised",
+                "what": f"tp={asked.tp} was asked for, no plan was found, every rank holds the whole model, and "
+                "nothing was raised",
             }
         )
-    _head(case)
+    params.head(case.answer)
+    case.answer.head.loss = "transformers.loss.loss_utils.ForCausalLMLoss"
     world.stop()
     if case.small_folder is not None and asked.tp > 1:
         case.optional("experiments", lambda: _experiments(case, asked))
@@ -136,17 +140,6 @@ def lora(case: Case, model: nn.Module) -> nn.Module:
     return wrapped
 
 
-def _head(case: Case) -> None:
-    head = case.answer.head
-    rule = next((row for row in case.answer.plan if row.pattern.endswith("lm_head")), None)
-    head.module = "lm_head"
-    if rule is not None:
-        head.style, head.plan_output = rule.style, rule.output
-        if rule.output == "Replicate()":
-            head.gathered_by = "plan"
-    head.loss = "transformers.loss.loss_utils.ForCausalLMLoss"
-
-
 def _no_sequence_parallel(case: Case) -> dict[str, str]:
     fragment = "Reserved for sequence parallelism. Not wired up yet."
     line = cite(case.roots, "transformers/distributed/configuration_utils.py", fragment, "DistributedConfig")
@@ -172,7 +165,9 @@ def _experiments(case: Case, asked: Asked) -> None:
 
     remote = case.request.remote_code is not None
     modern = hf_engine.engine() == "distributed-config"
-    inputs = [Input("hf", ("absent", "present"), {"present": "the model has a _tp_plan (base_model_tp_plan of its config)"})]
+    inputs = [
+        Input("hf", ("absent", "present"), {"present": "the model has a _tp_plan (base_model_tp_plan of its config)"})
+    ]
     if modern and asked.mesh is None:
         words = {"given": "a plan is given (DistributedConfig(tp_plan=...))"}
         inputs.insert(0, Input("custom", ("none", "given"), words))
@@ -192,13 +187,20 @@ def _experiments(case: Case, asked: Asked) -> None:
             world.stop()
             world.start(asked.tp)
         whole = params.shapes(hf_engine.build(str(case.small_folder), "meta", remote))
-        cut = {row.name for row in params.rows(sharded, whole, normal.plan_of({}, sharded, "")) if row.placement != "Replicate()"}
+        cut = {
+            row.name
+            for row in params.rows(sharded, whole, normal.plan_of({}, sharded, ""))
+            if row.placement != "Replicate()"
+        }
         if any("down_proj" in name for name in cut):
             return "custom"
         return "hf" if cut else "none"
 
     world.start(asked.tp)
-    own = {"hf": "present" if case.answer.plan else "absent", "custom": "given" if isinstance(asked.plan, dict) else "none"}
+    own = {
+        "hf": "present" if case.answer.plan else "absent",
+        "custom": "given" if isinstance(asked.plan, dict) else "none",
+    }
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,0 +1,46 @@
+# Everything sets itself up: the only thing needed is a Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+TPSCOPE := $(BIN)/tpscope
+
+.PHONY: compare study test check sweep clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make compare   Llama-3.1-8B at TP=2: NeMo AutoModel 0.7.0 beside Axolotl 0.19.0 (sets everything up)"
+	@echo "make test      set up and run the tests"
+	@echo "make check     lint, types, and whether generated documents match the recorded runs"
+	@echo "make study     run what the study needs and write docs/analysis and specs/"
+	@echo "make sweep     catalog x framework versions into results/, and docs/matrix.md"
+
+.venv/ready: pyproject.toml constraints.txt
+	@echo "setting up .venv: torch 2.13.0 (about 200 MB, CPU), transformers and tools (about 100 MB)"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+compare: .venv/ready
+	@echo "installing the two frameworks, about 900 MB on disk, once"
+	@$(TPSCOPE) frameworks install nemo@0.7.0 axolotl@0.19.0
+	@$(TPSCOPE) compare llama-3.1-8b --tp 2 --with nemo@0.7.0 --with axolotl@0.19.0 \
+	    --html out/compare.html --json out/compare.json
+
+study: .venv/ready
+	$(BIN)/python -m tpscope.report.study
+
+test: .venv/ready
+	$(BIN)/python -m pytest -q -n 2
+
+check: .venv/ready
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/python -m tpscope.report.study --check
+
+sweep: .venv/ready
+	$(BIN)/python -m tpscope.report.sweep
+
+clean:
+	rm -rf .venv out

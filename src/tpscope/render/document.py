@@ -1,0 +1,43 @@
+"""Results as JSON documents and their schemas. Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from tpscope.compare.result import Comparison
+from tpscope.errors import UserError
+from tpscope.language.answer import to_json
+
+RESULTS: dict[str, type] = {"compare": Comparison}
+
+
+def document(result: Any) -> str:
+    """A result as a JSON document with its `schema` field first."""
+    tree = to_json(result)
+    return json.dumps({"schema": tree.pop("schema"), **tree}, indent=1)
+
+
+def schema(name: str) -> str:
+    """The JSON Schema of a result type, for docs/schema."""
+    return json.dumps(TypeAdapter(RESULTS[name]).json_schema(), indent=1, sort_keys=True) + "\n"
+
+
+def write(target: str, text: str) -> None:
+    """Write a text to a file, or to standard output for `-`. Raises UserError where that cannot be done."""
+    if target == "-":
+        sys.stdout.write(text + "\n")
+        return
+    path = Path(target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); name another file") from error

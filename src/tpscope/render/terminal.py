@@ -1,0 +1,163 @@
+"""A comparison in the terminal: verdict-like lines, differences, then the parameters collapsed by layer."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tpscope.compare.differences import joined
+from tpscope.compare.result import Comparison
+from tpscope.language.answer import FrameworkAnswer, ParameterRow, TrailLine
+from tpscope.language.verdict import Severity, Status
+
+_STATUS = {
+    Status.OK: ("runs", "green"),
+    Status.REFUSED: ("refuses", "yellow"),
+    Status.UNSUPPORTED: ("unsupported", "yellow"),
+    Status.CRASHED: ("crashes", "red"),
+}
+_SEVERITY = {
+    Severity.WRONG: "bold red",
+    Severity.BLOCKS: "red",
+    Severity.IGNORED: "yellow",
+    Severity.COST: "cyan",
+    Severity.NOTE: "dim",
+}
+_SHORT = {
+    "Replicate()": "replicated",
+    "Shard(dim=0)": "Shard(0)",
+    "Shard(dim=1)": "Shard(1)",
+    "Shard(dim=2)": "Shard(2)",
+}
+
+
+def show(comparison: Comparison, console: Console, why: str | None = None, evidence: bool = False) -> None:
+    """Print a comparison. `why` filters plan rows and trails by a pattern; `evidence` prints the whole trails."""
+    model = comparison.model
+    mark = "" if model.status != "unconfirmed" else " (unconfirmed configuration)"
+    console.print(Text.assemble((model.name, "bold"), f"  {model.architecture}{mark}  ", (_layout(comparison), "bold")))
+    for note in comparison.notes:
+        console.print(Text(f"note: {note}", style="dim"))
+    console.print()
+    for column in comparison.frameworks:
+        console.print(_verdict(column))
+    console.print()
+    if comparison.differences:
+        console.print(Text("What differs or surprises, worst first", style="bold"))
+        for difference in comparison.differences:
+            style = _SEVERITY[difference.severity]
+            label = Text(f"{difference.severity.value:>8}  ", style=style)
+            grid = Table.grid(padding=0)
+            grid.add_column(width=10, no_wrap=True)
+            grid.add_column(ratio=1)
+            grid.add_row(label, Text(difference.meaning))
+            console.print(grid)
+        console.print()
+    console.print(parameters(comparison, why))
+    if why is not None or evidence:
+        for column in comparison.frameworks:
+            console.print(_why(column, why))
+
+
+def _layout(comparison: Comparison) -> str:
+    sizes = {axis: size for axis, size in comparison.layout.items() if axis not in ("world", "sequence_parallel")}
+    said = ", ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1) or "tp=1"
+    return said + (", sequence parallel" if comparison.layout.get("sequence_parallel") else "")
+
+
+def _verdict(column: FrameworkAnswer) -> RenderableType:
+    word, colour = _STATUS[column.status]
+    head = Text.assemble((f"{column.id}  ", "bold"), (word, f"bold {colour}"))
+    lines: list[Text] = []
+    if column.error is not None:
+        where = column.error.where
+        place = f"  {where.path}:{where.line}" if where else ""
+        lines.append(Text(f"{column.error.message}{place}"))
+    else:
+        head.append(
+            f"  {column.sharded_fraction:.1%} of {_count(column.total_parameters)} parameters sharded, plan level "
+            f"{column.selection.level}, {column.model_class.rpartition('.')[2]}"
+        )
+        lines.append(Text(f"plan from {column.selection.function}", style="dim"))
+    if column.loop_error is not None:
+        lines.append(Text("stops before the first optimizer step (see below)", style="red"))
+    for item in column.ignored:
+        lines.append(Text(f"ignores {item['setting']}", style="yellow"))
+    for item in column.environment.get("outside_pin", []):
+        lines.append(
+            Text(f"ran on {item['package']} {item['version']}, declared {item['declared'] or 'any'}", style="dim")
+        )
+    return Group(head, *(Padding(line, (0, 0, 0, 2)) for line in lines))
+
+
+def _count(number: int) -> str:
+    for size, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
+        if number >= size:
+            return f"{number / size:.2f}{unit}"
+    return str(number)
+
+
+def parameters(comparison: Comparison, why: str | None = None) -> Table:
+    """One row a parameter with layers collapsed; one column a framework: placement, style, gradient over tp."""
+    running = [column for column in comparison.frameworks if column.status == Status.OK]
+    tables = [joined(column) for column in running]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("parameter (* = every layer)", overflow="fold")
+    for column in running:
+        table.add_column(column.id, overflow="fold")
+    for name in dict.fromkeys(name for rows in tables for name in rows):
+        if why is not None and not _matches(name, why):
+            continue
+        cells = [_cell(rows.get(name), column) for rows, column in zip(tables, running, strict=True)]
+        table.add_row(name, *cells)
+    return table
+
+
+def _cell(rows: list[ParameterRow] | None, column: FrameworkAnswer) -> Text:
+    if rows is None:
+        return Text("-", style="dim")
+    kinds = list(dict.fromkeys(row.placement for row in rows))
+    text = Text(" / ".join(_SHORT.get(kind, kind.removeprefix("_")) for kind in kinds))
+    rule = rows[0].rule
+    style = next((row.style for row in column.plan if row.pattern == rule), None)
+    if style:
+        text.append(f" {style}", style="dim")
+    loops = {row.gradient_loop.value for row in rows}
+    if kinds == ["Replicate()"]:
+        text.append(f"  grad: {'/'.join(sorted(loops))}", style="magenta" if loops != {"none"} else "dim")
+    return text
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(name, pattern if "*" in pattern else f"*{pattern}*")
+
+
+def _why(column: FrameworkAnswer, pattern: str | None) -> RenderableType:
+    parts: list[RenderableType] = [Text(f"\nWhy {column.id}", style="bold")]
+    for step in column.selection.order:
+        parts.append(Text(f"  {step.level:<10} if {step.tried_when}: {step.outcome}"))
+    if pattern is not None:
+        for row in column.plan:
+            if _matches(row.pattern, pattern):
+                parts.append(
+                    Text(
+                        f"  {row.pattern}: {row.style} ({row.kind}), input {row.input}, output {row.output}, forward "
+                        f"{', '.join(row.forward) or 'nothing'}, backward {', '.join(row.backward) or 'nothing'}"
+                    )
+                )
+    parts.append(Text("  lines that ran while the plan was chosen and applied", style="dim"))
+    parts += _trail(column.selection.trail)
+    if column.gradient_trail:
+        parts.append(Text("  lines that ran in the backward's hooks and up to the optimizer step", style="dim"))
+        parts += _trail(column.gradient_trail)
+    return Group(*parts)
+
+
+def _trail(lines: Iterable[TrailLine]) -> list[RenderableType]:
+    return [Text(f"  {line.path}:{line.line}: {line.symbol}: {line.text}", overflow="fold") for line in lines]

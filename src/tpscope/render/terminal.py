@@ -81,7 +81,7 @@ def _verdict(column: FrameworkAnswer) -> RenderableType:
         lines.append(Text(f"{column.error.message}{place}"))
     else:
         head.append(
-            f"  {column.sharded_fraction:.1%} of {_count(column.total_parameters)} parameters sharded, plan level "
+            f"  {fraction(column.sharded_fraction)} of {_count(column.total_parameters)} parameters sharded, plan level "
             f"{column.selection.level}, {column.model_class.rpartition('.')[2]}"
         )
         lines.append(Text(f"plan from {column.selection.function}", style="dim"))
@@ -96,6 +96,11 @@ def _verdict(column: FrameworkAnswer) -> RenderableType:
     return Group(head, *(Padding(line, (0, 0, 0, 2)) for line in lines))
 
 
+def fraction(share: float) -> str:
+    """A share as a percentage that does not round up to all of it."""
+    return ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
+
+
 def _count(number: int) -> str:
     for size, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
         if number >= size:
@@ -107,15 +112,15 @@ def parameters(comparison: Comparison, why: str | None = None) -> Table:
     """One row a parameter with layers collapsed; one column a framework: placement, style, gradient over tp."""
     running = [column for column in comparison.frameworks if column.status == Status.OK]
     tables = [joined(column) for column in running]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    table.add_column("parameter (* = every layer)", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", expand=True)
+    table.add_column("parameter (* = every layer)", overflow="fold", ratio=4)
     for column in running:
-        table.add_column(column.id, overflow="fold")
+        table.add_column(column.id, overflow="fold", ratio=3)
     for name in dict.fromkeys(name for rows in tables for name in rows):
         if why is not None and not _matches(name, why):
             continue
         cells = [_cell(rows.get(name), column) for rows, column in zip(tables, running, strict=True)]
-        table.add_row(name, *cells)
+        table.add_row(name.removeprefix("model.").removesuffix(".weight"), *cells)
     return table
 
 

@@ -96,21 +96,20 @@ def test_the_base_holds_torch_and_what_torch_needs_and_nothing_else():
 def test_every_overlay_imports_with_everything_else_hidden(name):
     target = registry.parse(name)
     environment = overlay_environment(overlay.ensure(target, lambda text: None))
+    inside = Path(overlay.__file__).parent / "inside"
     code = f"""
-import sys, json
-sys.path.insert(0, {str(Path(overlay.__file__).parent / "inside")!r})
-import runpy
-module = runpy.run_path({str(Path(overlay.__file__).parent / "inside" / "__main__.py")!r}, run_name="not main")
-module["_mount"]()
-import importlib
+import importlib, json, runpy, sys
+sys.path.insert(0, {str(inside)!r})
+runpy.run_path({str(inside / "__main__.py")!r}, run_name="not main")["_mount"]()
 problem = importlib.import_module("tpscope.frameworks.inside.case").preload({target.family.name!r})
-outside = sorted({{str(getattr(m, "__file__", "")) for m in sys.modules.values() if "site-packages" in str(getattr(m, "__file__", ""))}})
-print(json.dumps([problem, outside]), file=sys.__stdout__)
+files = [str(getattr(module, "__file__", "")) for module in sys.modules.values()]
+print(json.dumps([problem, [file for file in files if "site-packages" in file]]), file=sys.__stdout__)
 """
+    path = os.pathsep.join(map(str, environment.path))
     done = subprocess.run(
         [str(environment.python), "-W", "ignore", "-S", "-c", code],
         capture_output=True, text=True, timeout=300, check=True,
-        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": os.pathsep.join(map(str, environment.path))},
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": path},
     )  # fmt: skip
     problem, outside = json.loads(done.stdout.splitlines()[-1])
     assert problem is None

@@ -41,7 +41,8 @@ class Target:
     @property
     def id(self) -> str:
         """The name that the user knows this column by."""
-        return f"{self.family.name}@{self.version}" + (f"+{self.variant}" if self.variant else "")
+        variant = f"+{self.variant}" if self.variant else ""
+        return f"{self.family.name}@{self.version}{variant}" + (" (installed)" if self.python else "")
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -57,7 +58,7 @@ class Worker:
         self._scratch = tempfile.TemporaryDirectory(prefix="tpscope-")
         self._replies: queue.Queue[str | None] = queue.Queue()
         self._log = (Path(self._scratch.name) / "log").open("w+", encoding="utf-8", errors="replace")
-        flags = ["-S"] if environment.python == Path(sys.executable) else []
+        flags = ["-S"] if environment.path else []
         self._process = subprocess.Popen(
             [str(environment.python), "-W", "ignore", *flags, str(_INSIDE / "__main__.py"), target.family.name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=self._variables(),
@@ -69,7 +70,8 @@ class Worker:
     def _variables(self) -> dict[str, str]:
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TPSCOPE"))}
         keep["PYTHONHASHSEED"] = str(random.randrange(1, 2**32))
-        keep["PYTHONPATH"] = os.pathsep.join(str(entry) for entry in self.environment.path)
+        if self.environment.path:
+            keep["PYTHONPATH"] = os.pathsep.join(str(entry) for entry in self.environment.path)
         keep.update(
             HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="info", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false",
             AXOLOTL_DO_NOT_TRACK="1", TRL_EXPERIMENTAL_SILENCE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1",
@@ -117,13 +119,16 @@ class Worker:
 
     def close(self) -> None:
         """End the process and everything it started."""
-        if self._process.stdin is not None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
             self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, 9)
             self._process.wait()
+        self._process.stdout.close()
         self._log.close()
         self._scratch.cleanup()
 

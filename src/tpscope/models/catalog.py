@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from tpscope.errors import UserError
-from tpscope.models.spec import ModelSpec
+from tpscope.models.spec import ModelSpec, architecture_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Entry:
         """The entry as a model, with a config of its own to change."""
         return ModelSpec(
             name=self.name,
-            architecture=next(iter(self.config.get("architectures") or []), ""),
+            architecture=architecture_of(self.config),
             model_type=self.config["model_type"],
             config=json.loads(json.dumps(self.config)),
             source=f"catalog {self.name} ({self.status}), from {self.source['retrieved_from']}",
@@ -78,10 +78,16 @@ def entry(text: str) -> Entry:
     raise UserError(f"{text} is not in the catalog; {closest(text)}")
 
 
+def near(text: str) -> list[str]:
+    """Up to three catalog names that the user may have meant, the likeliest first."""
+    words = text.lower().rpartition("/")[2]
+    return (
+        difflib.get_close_matches(words, names(), 3, 0.5) or [name for name in names() if words and words in name][:3]
+    )
+
+
 def closest(text: str) -> str:
     """`the closest names are ...`: what the user may have meant, or all names where nothing is close."""
-    words = text.lower().rpartition("/")[2]
-    near = difflib.get_close_matches(words, names(), 3, 0.5) or [name for name in names() if words and words in name]
-    if near:
-        return f"the closest names are {', '.join(near)}"
+    if found := near(text):
+        return f"the closest names are {', '.join(found)}"
     return f"the catalog has {', '.join(names())}"

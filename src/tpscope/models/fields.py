@@ -123,7 +123,7 @@ class Fields:
             )
 
     def _wrong(self, key: str, value: Any, wanted: str) -> UserError:
-        shown = repr(value) if len(repr(value)) < 60 else f"a {type(value).__name__}"
+        shown = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:57]}..."
         return UserError(f"{self.place(key)} is {shown} where {wanted} is expected; correct it")
 
 

@@ -105,11 +105,15 @@ def _load(path: Path, text: str) -> tuple[Any, list[str]]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        problem = " ".join(str(error.problem or error.context or "syntax error").split())
+        problem = " ".join(", ".join(filter(None, (error.context, error.problem))).split())
         raise UserError(f"{place}: not valid YAML: {problem}; correct it there") from error
-    except (YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
-        # The last four come from ruamel's constructors, for a value that does not fit its explicit tag.
+    except (YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{path}: not valid YAML: {_first_line(error)}; correct it") from error
+    except (LookupError, AttributeError, TypeError) as error:
+        # So end ruamel's constructors for a value like `!!bool maybe`.
+        raise UserError(
+            f"{path}: not valid YAML: a value does not fit the tag (!!...) before it; correct it"
+        ) from error
 
 
 def _refuse_endless(value: Any, path: Path) -> None:

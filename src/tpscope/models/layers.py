@@ -6,6 +6,7 @@ from typing import Any
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth")
 FEWEST, MOST = 2, 4
+_LOOKED_AT = 1000
 
 # One value a layer.
 _LISTS = (
@@ -24,6 +25,8 @@ _PERIODS = {
     "full_attention_interval": "", "decoder_sparse_step": "", "interleave_moe_layer_step": "", "moe_layer_freq": "",
     "attn_layer_period": "attn_layer_offset", "expert_layer_period": "expert_layer_offset",
 }  # fmt: skip
+# What single layers have that the others have not, by number.
+_EXCEPTIONS = "per_layer_config"
 _DENSE_FIRST = ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers")
 
 
@@ -42,6 +45,9 @@ def shorten(config: dict[str, Any]) -> None:
     for key in _INDICES:
         if isinstance(config.get(key), list):
             config[key] = [new for new, old in enumerate(kept) if old in config[key]]
+    if exceptions := _exceptions(config):
+        numbered = {int(old): value for old, value in exceptions.items()}
+        config[_EXCEPTIONS] = {str(new): numbered[old] for new, old in enumerate(kept) if old in numbered}
     for key in _DENSE_FIRST:
         if isinstance(config.get(key), int):
             config[key] = sum(index < config[key] for index in kept)
@@ -52,7 +58,7 @@ def shorten(config: dict[str, Any]) -> None:
 def _representatives(config: dict[str, Any], total: int) -> list[int]:
     """Old numbers of the layers to keep: the first of each kind, in order."""
     kinds: dict[tuple[Any, ...], int] = {}
-    for index in range(total):
+    for index in range(min(total, _LOOKED_AT)):
         kinds.setdefault(_kind(config, index, total), index)
     kept = list(kinds.values())[:MOST]
     spare = (index for index in range(total) if index not in kept)
@@ -64,8 +70,14 @@ def _representatives(config: dict[str, Any], total: int) -> list[int]:
 def _kind(config: dict[str, Any], index: int, total: int) -> tuple[Any, ...]:
     lists = [str(config[key][index]) for key in _LISTS if _per_layer(config.get(key), total)]
     members = [index in config[key] for key in _INDICES if isinstance(config.get(key), list)]
+    own = [str(value) for old, value in _exceptions(config).items() if int(old) == index]
     dense = [index < config[key] for key in _DENSE_FIRST if isinstance(config.get(key), int)]
-    return (*lists, *members, *dense)
+    return (*lists, *members, *own, *dense)
+
+
+def _exceptions(config: dict[str, Any]) -> dict[str, Any]:
+    found = config.get(_EXCEPTIONS)
+    return found if isinstance(found, dict) and all(str(key).isdecimal() for key in found) else {}
 
 
 def _periods(config: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ from tpscope.models.spec import Intent, Reference
 _SIZES = {"tp_size": "tp", "cp_size": "cp", "pp_size": "pp"}
 _PLAN_KEYS = ("tp_plan", "custom_tp_plan")
 _READ_ELSEWHERE = {
-    "distributed": {"dp_size", "dp_replicate_size", "sequence_parallel", "world_size", *_SIZES},
-    "model": {"pretrained_model_name_or_path"},
+    "distributed": {"dp_size", "dp_replicate_size", "sequence_parallel", "world_size", *_SIZES, *_PLAN_KEYS},
+    "model": {"pretrained_model_name_or_path", "config"},
     "peft": {"dim", "alpha", "dropout", "target_modules"},
 }
 # Arguments of from_pretrained and from_config that say how to load, and are no field of the config.
@@ -171,7 +171,7 @@ def _targets(peft: Fields, notes: list[str]) -> tuple[str, ...]:
     if excluded := peft.names("exclude_modules"):
         notes.append(f"every Linear layer but {', '.join(excluded)} (peft.exclude_modules): read as all-linear")
         return ("all-linear",)
-    notes.append("peft names no modules: *_proj, which NeMo takes since 0.3 (0.2 refuses)")
+    notes.append("peft names no modules: *_proj, which NeMo 0.6 and 0.7 take then (0.2 refuses)")
     return ("*_proj",)
 
 
@@ -187,10 +187,10 @@ def _settings(fields: Fields, notes: list[str]) -> dict[str, Any]:
         kept |= {path: value for path, value in section.leaves() if path.split(".")[1] not in skip}
     for key in _PLAN_KEYS:
         if isinstance(inline := (fields.raw("distributed") or {}).get(key), dict):
-            kept = {path: value for path, value in kept.items() if not path.startswith(f"distributed.{key}.")}
             kept[f"distributed.{key}"] = inline
     if fields.has("recipe"):
-        kept["recipe"] = fields.raw("recipe")
+        recipe = fields.raw("recipe")
+        kept["recipe"] = recipe.get("_target_") if isinstance(recipe, dict) else recipe
     for path, value in kept.items():
         if interpolated(value):
             notes.append(f"{path} is {value!r}, kept as it is: NeMo fills it in from its environment")

@@ -11,7 +11,7 @@ from tpscope.errors import UserError
 from tpscope.models import axolotl_yaml, catalog, hub_cache, nemo_yaml
 from tpscope.models.files import Document, json_of, text_of, yaml_of
 from tpscope.models.remote_code import remote_code
-from tpscope.models.spec import Intent, ModelSpec, Reference
+from tpscope.models.spec import Intent, ModelSpec, Reference, architecture_of
 
 Reader = Callable[[dict[Any, Any], Path], tuple[Reference, Intent]]
 
@@ -44,7 +44,8 @@ def _exists(text: str) -> bool:
     try:
         return Path(text).expanduser().exists()
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{text[:80]} is no path that can be looked up ({error}); check it") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{text[:80]} is no path that can be looked up ({reason}); check it") from error
 
 
 def _looks_like_json(path: Path) -> bool:
@@ -84,15 +85,13 @@ def _family(document: Document, path: Path) -> Reader:
 def _referred(reference: Reference, path: Path, trusted: bool) -> ModelSpec:
     where = f"{path}, key {reference.key}"
     if reference.inline is not None:
-        spec = _spec(reference.inline, path.stem, f"config written in {where}", "local", None, reference.notes)
-        return spec
+        return _spec(reference.inline, path.stem, f"config written in {where}", "local", None, reference.notes)
     try:
         spec = _named(reference, path, trusted)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     config, notes = _overridden(spec.config, reference)
-    architecture = next(iter(config.get("architectures") or []), "")
-    changed = dataclasses.replace(spec, config=config, architecture=architecture)
+    changed = dataclasses.replace(spec, config=config, architecture=architecture_of(config))
     return dataclasses.replace(changed, notes=(*spec.notes, *reference.notes, *notes))
 
 
@@ -131,7 +130,7 @@ def _hub(text: str, revision: str | None, trusted: bool) -> ModelSpec:
     if text.endswith((".json", ".yml", ".yaml")) or text.startswith(("/", "./", "../", "~")):
         raise UserError(f"{text} does not exist; check the path")
     if not hub_cache.HUB_ID.match(text):
-        raise UserError(f"{text[:80]} is no catalog name, path that exists or hub id; {catalog.closest(text)}")
+        raise UserError(f"{text[:80]!r} is no catalog name, path that exists or hub id; {catalog.closest(text)}")
     folder = hub_cache.snapshot(text, revision)
     if folder is not None and (folder / "config.json").exists():
         return _local(folder, trusted, name=text.rpartition("/")[2], source=f"Hugging Face cache {folder}")
@@ -140,10 +139,11 @@ def _hub(text: str, revision: str | None, trusted: bool) -> ModelSpec:
             f"{text} is no catalog name, path that exists or model in the Hugging Face cache; {catalog.closest(text)}"
         )
     asked = f"{text} at revision {revision}" if revision else text
+    near = catalog.near(text)
+    instead = f", or take the like of it from the catalog: {', '.join(near)}" if near else ""
     raise UserError(
         f"{asked} is neither in the catalog nor in the Hugging Face cache {hub_cache.root()}, and nothing is "
-        f"downloaded; run `hf download {text} config.json`, give a directory with its config.json, or take a catalog "
-        f"name ({catalog.closest(text)})"
+        f"downloaded; run `hf download {text} config.json` or give a directory with its config.json{instead}"
     )
 
 
@@ -173,6 +173,4 @@ def _hint(path: Path) -> str:
 def _spec(
     config: dict[str, Any], name: str, source: str, status: str, code: Path | None, notes: tuple[str, ...]
 ) -> ModelSpec:
-    architectures = config.get("architectures")
-    first = next(iter(architectures), "") if isinstance(architectures, list) else ""
-    return ModelSpec(name, str(first), config["model_type"], config, source, status, code, notes)
+    return ModelSpec(name, architecture_of(config), config["model_type"], config, source, status, code, notes)

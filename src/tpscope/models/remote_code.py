@@ -16,8 +16,8 @@ def remote_code(config: dict[str, Any], file: Path, trusted: bool) -> tuple[Path
 
     Raises UserError where only custom code can build the model and the user does not trust it, or it is not there.
     """
-    named = config.get("auto_map")
-    if not isinstance(named, dict) or not named:
+    modules = sorted(_modules(config.get("auto_map")))
+    if not modules:
         return None, None
     model_type = config["model_type"]
     native = model_type in _native()
@@ -25,12 +25,12 @@ def remote_code(config: dict[str, Any], file: Path, trusted: bool) -> tuple[Path
         if native:
             return None, f"custom code named in auto_map is left alone: transformers has {model_type} itself"
         raise UserError(
-            f"{file} needs custom code ({', '.join(sorted(_modules(named)))}), since transformers does not know "
+            f"{file} needs custom code ({', '.join(modules)}), since transformers does not know "
             f"model_type {model_type}; read that code, and pass --trust-remote-code if it may run here"
         )
     folder = file.parent
     missing = None
-    for module in sorted(_modules(named)):
+    for module in modules:
         repository, _, own = module.rpartition("--")
         place = hub_cache.snapshot(repository) if repository else file.parent
         if place is None or not (place / f"{own}.py").exists():
@@ -44,8 +44,10 @@ def remote_code(config: dict[str, Any], file: Path, trusted: bool) -> tuple[Path
     raise UserError(f"{file} names custom code that is not there ({missing}); put the Python files beside config.json")
 
 
-def _modules(named: dict[str, Any]) -> set[str]:
+def _modules(named: Any) -> set[str]:
     """`configuration_x.XConfig` or `org/repo--configuration_x.XConfig`, without the class."""
+    if not isinstance(named, dict):
+        return set()
     values = [item for value in named.values() for item in (value if isinstance(value, list) else [value])]
     return {value.rpartition(".")[0] for value in values if isinstance(value, str) and "." in value}
 

@@ -27,7 +27,8 @@ _CHOSEN_KEYS = (
 )  # fmt: skip
 _TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _FIRST_FREE_TOKEN = 3
-_INNER = ("text_config", "llm_config", "language_config", "vision_config", "audio_config", "encoder_config")
+_TEXT = ("text_config", "llm_config", "language_config")
+_TOWERS = ("vision_config", "audio_config", "encoder_config")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def shrink(config: dict[str, Any]) -> Shrunk:
 
 def _small(config: dict[str, Any]) -> dict[str, Any]:
     hidden = first(config, HIDDEN)
-    for key in _INNER:
+    for key in (*_TEXT, *_TOWERS):
         if isinstance(config.get(key), dict):
             hidden = hidden or first(config[key], HIDDEN)
             config[key] = _small(config[key])
@@ -75,7 +76,7 @@ def _experts(config: dict[str, Any]) -> None:
             config[key] = experts
     allowed = experts
     if groups := first(config, ("n_group",)):
-        groups = max(count for count in range(1, groups + 1) if experts % count == 0 and experts // count > 1)
+        groups = max(count for count in range(1, min(groups, experts // 2) + 1) if experts % count == 0)
         config["n_group"] = groups
         if taken := first(config, ("topk_group",)):
             config["topk_group"] = min(taken, groups)
@@ -137,9 +138,8 @@ def _rope(rope: dict[str, Any], old: int, new: int, rotary: int) -> None:
         if isinstance(values := rope.get(key), list) and half:
             rope[key] = [values[index * len(values) // half] for index in range(half)]
     if isinstance(sections := rope.get("mrope_section"), list) and half >= len(sections):
-        rope["mrope_section"] = [half - (len(sections) - 1) * (half // len(sections))] + [half // len(sections)] * (
-            len(sections) - 1
-        )
+        share = half // len(sections)
+        rope["mrope_section"] = [half - share * (len(sections) - 1), *[share] * (len(sections) - 1)]
     for value in rope.values():
         if isinstance(value, dict):
             _rope(value, old, new, rotary)
@@ -163,7 +163,7 @@ def _numbers(config: dict[str, Any]) -> None:
 def _projector(config: dict[str, Any], old_hidden: int | None) -> None:
     """A vision tower whose output is as wide as the text model follows it."""
     tower = config.get("vision_config")
-    text = next((config[key] for key in _INNER[:3] if isinstance(config.get(key), dict)), config)
+    text = next((config[key] for key in _TEXT if isinstance(config.get(key), dict)), config)
     new_hidden = first(text, HIDDEN)
     if isinstance(tower, dict) and old_hidden is not None and tower.get("out_hidden_size") == old_hidden:
         tower["out_hidden_size"] = new_hidden

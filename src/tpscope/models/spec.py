@@ -28,6 +28,12 @@ class ModelSpec:
     notes: tuple[str, ...] = ()
 
 
+def architecture_of(config: dict[str, Any]) -> str:
+    """The class that a config names first in `architectures`, "" where it names none."""
+    named = config.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+
+
 @dataclass(frozen=True)
 class Intent:
     """What a training YAML asks for besides the model. Without a YAML: the defaults, and `kind` is empty.

@@ -15,7 +15,7 @@ FEED_FORWARD = (
     "shared_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size",
 )  # fmt: skip
 # Other names of the hidden size, in configs that have two.
-_AS_HIDDEN = ("word_embed_proj_dim", "embedding_size", "out_hidden_size", "lru_width", "cross_attention_hidden_size")
+_AS_HIDDEN = ("word_embed_proj_dim", "embedding_size", "lru_width", "cross_attention_hidden_size")
 _OTHER_HEAD_DIMS = ("global_head_dim", "swa_head_dim", "linear_key_head_dim", "linear_value_head_dim", "index_head_dim")
 _STATE = ("mamba_d_state", "ssm_state_size", "state_size")
 _RANKS = {"q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8}
@@ -36,18 +36,17 @@ def pick(least: float, old: int, avoid: Iterable[int]) -> int:
     return min(value, old)
 
 
-def narrow(config: dict[str, Any], inherited: int | None = None) -> int:
-    """Shrink the widths of `config` in place. Returns the rotary width of a head, 0 where there is none.
-
-    `inherited` is the new hidden size of a config around this one, for the keys that follow it.
-    """
+def narrow(config: dict[str, Any]) -> int:
+    """Shrink the widths of `config` in place. Returns the rotary width of a head, 0 where there is none."""
     old_hidden = first(config, HIDDEN)
     heads = first(config, HEADS)
     latent = isinstance(config.get("kv_lora_rank"), int)
     old_head_dim = config.get("head_dim") or (old_hidden // heads if old_hidden and heads else None)
     if not isinstance(old_head_dim, int) or old_hidden is None:
         return 0
-    tied = heads is not None and not latent and old_hidden == heads * old_head_dim
+    # A Mamba without attention has its heads on the expanded width.
+    expand = config.get("expand", 1) if "num_attention_heads" not in config else 1
+    tied = heads is not None and not latent and old_hidden * expand == heads * old_head_dim
     head_dim = _head_dim(config, heads or 1, old_head_dim, tied)
     attention = _latent(config, heads or 1) if latent else _projections(config, heads or 1, head_dim)
     if isinstance(config.get("head_dim"), int):
@@ -55,17 +54,14 @@ def narrow(config: dict[str, Any], inherited: int | None = None) -> int:
         config["head_dim"] = _RANKS["qk_rope_head_dim"] if follows else head_dim
     _scaled_head_dims(config, old_head_dim, head_dim)
     mamba = {(first(config, ("mamba_n_heads", "mamba_num_heads")) or 0) * HEAD_DIM}
-    hidden = (heads or 1) * head_dim if tied else _free_hidden(config, old_hidden, attention | mamba)
-    for key in HIDDEN:
-        if key in config:
-            config[key] = hidden
-    for key in _AS_HIDDEN:
-        if isinstance(config.get(key), int) and config[key] in (old_hidden, inherited):
+    hidden = (heads or 1) * head_dim // expand if tied else _free_hidden(config, old_hidden, attention | mamba, heads)
+    for key in (*HIDDEN, *_AS_HIDDEN):
+        if config.get(key) == old_hidden:
             config[key] = hidden
     _state_space(config, hidden)
     _feed_forward(config, {hidden, *attention, *_SEQUENCES}, hidden)
     if latent:
-        return int(config.get("qk_rope_head_dim") or 0)
+        return first(config, ("qk_rope_head_dim",)) or 0
     return _rotary(config, head_dim)
 
 
@@ -114,45 +110,49 @@ def _latent(config: dict[str, Any], heads: int) -> set[int]:
     for key, small in {**_RANKS, "v_head_dim": 16 if equal else 12}.items():
         if isinstance(config.get(key), int):
             config[key] = min(config[key], small)
-    nope, rope, value = (config.get(key) or 0 for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    nope, rope, value = (first(config, (key,)) or 0 for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
     if isinstance(config.get("qk_head_dim"), int):
         config["qk_head_dim"] = nope + rope
-    ranks = {config.get("q_lora_rank") or 0, config["kv_lora_rank"], config["kv_lora_rank"] + rope}
+    ranks = {first(config, ("q_lora_rank",)) or 0, config["kv_lora_rank"], config["kv_lora_rank"] + rope}
     return {heads * (nope + rope), heads * value, heads * (nope + value), *ranks}
 
 
 def _scaled_head_dims(config: dict[str, Any], old: int, new: int) -> None:
     """Head sizes of a second kind of layer keep their ratio to head_dim."""
-    for key in _OTHER_HEAD_DIMS:
+    for key in _OTHER_HEAD_DIMS if "kv_lora_rank" in config else (*_OTHER_HEAD_DIMS, "v_head_dim"):
         if isinstance(config.get(key), int):
             config[key] = min(config[key], max(HEAD_DIM, config[key] * new // old // 2 * 2))
-    if isinstance(config.get("v_head_dim"), int) and "kv_lora_rank" not in config:
-        config["v_head_dim"] = min(config["v_head_dim"], max(HEAD_DIM, config["v_head_dim"] * new // old // 2 * 2))
+    exceptions = config.get("per_layer_config")
+    for layer in exceptions.values() if isinstance(exceptions, dict) else ():
+        if isinstance(layer, dict) and isinstance(layer.get("head_dim"), int):
+            layer["head_dim"] = layer["head_dim"] * new // old
     if isinstance(config.get("rotary_dim"), int):
         config["rotary_dim"] = config["rotary_dim"] * new // old
 
 
-def _free_hidden(config: dict[str, Any], old: int, avoid: set[int]) -> int:
+def _free_hidden(config: dict[str, Any], old: int, avoid: set[int], heads: int | None) -> int:
+    """A hidden size that is no product of heads and head_dim, but a multiple of heads where the published one is."""
+    unit = heads if heads and old % heads == 0 else 1
     least = 96.0
     while True:
         hidden = pick(least, old, {*avoid, *_SEQUENCES})
-        if hidden == old or _expands(config, hidden):
+        if hidden == old or (hidden % unit == 0 and _expands(config, hidden)):
             return hidden
         least = hidden + 1
 
 
 def _expands(config: dict[str, Any], hidden: int) -> bool:
     """False if Mamba heads would have to cut mamba_expand * hidden into unequal pieces."""
-    heads = config.get("mamba_n_heads")
-    if not isinstance(heads, int) or isinstance(config.get("mamba_d_ssm"), int):
+    heads = first(config, ("mamba_n_heads",))
+    if heads is None or isinstance(config.get("mamba_d_ssm"), int):
         return True
     return config.get("mamba_expand", 2) * hidden % heads == 0
 
 
 def _state_space(config: dict[str, Any], hidden: int) -> None:
     """Mamba's sizes (Mamba-2, arXiv:2405.21060): heads stay, their width and the state shrink."""
-    heads = config.get("mamba_n_heads")
-    if isinstance(heads, int):
+    heads = first(config, ("mamba_n_heads",))
+    if heads is not None:
         head_dim = HEAD_DIM
         if isinstance(config.get("mamba_d_ssm"), int):
             config["mamba_d_ssm"] = heads * head_dim
@@ -179,5 +179,5 @@ def _feed_forward(config: dict[str, Any], avoid: set[int], hidden: int) -> None:
                 chosen[value] = pick(least, value, {*avoid, *chosen.values()})
         if isinstance(old, list):
             config[key] = [chosen.get(value, value) for value in old]
-        elif old in chosen:
+        elif isinstance(old, int):
             config[key] = chosen[old]

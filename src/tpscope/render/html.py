@@ -211,8 +211,8 @@ def _keys(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _breakable(name: str) -> Markup:
-    """A path or dotted name that may be broken after its separators."""
-    return Markup("<wbr>").join(re.findall(r"[^/.:]*[/.:]*", name))
+    """A path or dotted name that may be broken after its separators, but not before a line number."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/.])|(?<=:)(?!\d)", name))
 
 
 def _flat(value: Any) -> str:
@@ -221,4 +221,6 @@ def _flat(value: Any) -> str:
         return ", ".join(f"{key} {_flat(item)}" for key, item in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(_flat(item) for item in value) or "none"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return "none" if value is None else str(value)

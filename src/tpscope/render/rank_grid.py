@@ -28,7 +28,7 @@ class Pen:
 
 
 _NUMBERED = Pen(26, 4, 8)
-_SMALL = Pen(11, 2, 5)
+_SMALL = Pen(11, 3, 7)
 
 
 @dataclass(frozen=True)

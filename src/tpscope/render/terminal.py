@@ -29,12 +29,7 @@ _SEVERITY = {
     Severity.COST: "cyan",
     Severity.NOTE: "dim",
 }
-_SHORT = {
-    "Replicate()": "replicated",
-    "Shard(dim=0)": "Shard(0)",
-    "Shard(dim=1)": "Shard(1)",
-    "Shard(dim=2)": "Shard(2)",
-}
+_SHORT = {"Replicate()": "replicated", **{f"Shard(dim={dim})": f"Shard({dim})" for dim in (0, 1, 2, -1)}}
 
 
 def show(comparison: Comparison, console: Console, why: str | None = None, evidence: bool = False) -> None:
@@ -48,9 +43,11 @@ def show(comparison: Comparison, console: Console, why: str | None = None, evide
     for column in comparison.frameworks:
         console.print(_verdict(column))
     console.print()
-    if comparison.differences:
+    # What a column refuses stands in its verdict line.
+    differences = [difference for difference in comparison.differences if difference.subject != "status"]
+    if differences:
         console.print(Text("What differs or surprises, worst first", style="bold"))
-        for difference in comparison.differences:
+        for difference in differences:
             style = _SEVERITY[difference.severity]
             label = Text(f"{difference.severity.value:>8}  ", style=style)
             grid = Table.grid(padding=0)
@@ -81,10 +78,11 @@ def _verdict(column: FrameworkAnswer) -> RenderableType:
         lines.append(Text(f"{column.error.message}{place}"))
     else:
         head.append(
-            f"  {fraction(column.sharded_fraction)} of {_count(column.total_parameters)} parameters sharded, plan level "
-            f"{column.selection.level}, {column.model_class.rpartition('.')[2]}"
+            f"  {fraction(column.sharded_fraction)} of {_count(column.total_parameters)} parameters sharded, "
+            f"plan level {column.selection.level}, {column.model_class.rpartition('.')[2]}"
         )
-        lines.append(Text(f"plan from {column.selection.function}", style="dim"))
+        source = column.selection.function
+        lines.append(Text(f"plan from {source}" if source else "no plan found", style="dim"))
     if column.loop_error is not None:
         lines.append(Text("stops before the first optimizer step (see below)", style="red"))
     for item in column.ignored:

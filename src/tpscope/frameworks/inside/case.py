@@ -118,14 +118,16 @@ def _answer(family: str, request: Request, answer: FrameworkAnswer, scratch: Pat
         except BaseException as error:  # noqa: BLE001 - a framework's crash is an answer, never a crash of ours
             found, deliberate = failure(error, case.phase, request.roots)
             answer.error = found
-            answer.status = _status(error, deliberate)
+            answer.status = _status(error, found, deliberate)
     for line in messages.getvalue().splitlines():
         if line.strip():
             answer.log.append(LogLine("PRINT", "stdout", line.strip()[:600]))
 
 
-def _status(error: BaseException, deliberate: bool) -> Status:
+def _status(error: BaseException, found: Failure, deliberate: bool) -> Status:
     words = str(error)
+    if found.where is not None and found.where.path.endswith("models/auto/configuration_auto.py"):
+        return Status.UNSUPPORTED
     if "not compiled with CUDA" in words or "No CUDA" in words or "NVIDIA driver" in words:
         return Status.UNSUPPORTED
     if isinstance(error, ImportError):
@@ -152,7 +154,7 @@ def _write(request: Request, folder: Path, config: dict[str, Any]) -> Path:
 @contextlib.contextmanager
 def _logging(answer: FrameworkAnswer) -> Iterator[None]:
     """Keep every message of INFO and above that the framework logs, and every warning."""
-    noise = ("torch._dynamo", "torch.distributed.distributed_c10d", "urllib3", "filelock")
+    noise = ("torch._dynamo", "fsspec", "torch.distributed.distributed_c10d", "urllib3", "filelock")
     seen: set[tuple[str, str]] = set()
 
     class Keep(logging.Handler):

@@ -99,13 +99,14 @@ class Observation:
     def failed(self, error: Exception) -> None:
         """Something raised. In forward or backward it is how this framework fares with this model; in the loop it may
         be something that is missing here, and the gradients stay unobserved."""
-        phase = self.recorder.phase
+        phase = "loop" if isinstance(error, ImportError) else self.recorder.phase
         found, deliberate = failure(
             error, "training loop" if phase == "loop" else f"{phase} of the sharded small model", self.case.roots
         )
         if phase == "loop":
             self.case.answer.forward["unobserved"] = f"{found.kind}: {found.message}"
-            self.case.answer.loop_error = self.case.answer.loop_error or found
+            if not isinstance(error, ImportError):
+                self.case.answer.loop_error = self.case.answer.loop_error or found
         else:
             self.case.answer.status = Status.REFUSED if deliberate else Status.CRASHED
             self.case.answer.error = found

@@ -3,10 +3,12 @@ the way its loader does."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -25,6 +27,26 @@ class Asked:
     pp: int = 1
     plan: dict[str, str] | str = "auto"
     mesh: Any = None
+
+
+class Slice:
+    """A tensor with the interface of a tensor in a safetensors file, which is what the loaders cut."""
+
+    _NAMES: ClassVar = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
+
+    def __init__(self, tensor: torch.Tensor):
+        self._tensor = tensor
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        return self._tensor[index]
+
+    def get_shape(self) -> list[int]:
+        """Global shape."""
+        return list(self._tensor.shape)
+
+    def get_dtype(self) -> str:
+        """The dtype by the name that safetensors gives it."""
+        return self._NAMES[self._tensor.dtype]
 
 
 def engine() -> str:
@@ -73,7 +95,9 @@ def apply(case: Case, model: nn.Module, config: Any, mesh: Any, asked: Asked) ->
     about each parameter, where the loader's own matching says so."""
     kind = engine()
     if kind == "distributed-config":
-        return type(model).maybe_distribute_model(model, config, mesh), {}
+        model = type(model).maybe_distribute_model(model, config, mesh)
+        model.tie_weights()
+        return model, {}
     module = importlib.import_module("transformers.integrations.tensor_parallel")
     if kind == "local":
         plan = asked.plan if isinstance(asked.plan, dict) else None
@@ -87,7 +111,7 @@ def apply(case: Case, model: nn.Module, config: Any, mesh: Any, asked: Asked) ->
 def _shard_hooked(model: nn.Module, module: Any, mesh: Any) -> None:
     for name, parameter in list(model.named_parameters()):
         module.shard_and_distribute_module(
-            model, parameter.detach(), parameter, name, parameter.dtype, False, mesh.get_local_rank(), mesh
+            model, Slice(parameter.detach()), parameter, name, parameter.dtype, False, mesh.get_local_rank(), mesh
         )
     model.tie_weights()
 
@@ -107,7 +131,9 @@ def _shard_local(model: nn.Module, module: Any, mesh: Any) -> Decided:
         style = module.ALL_PARALLEL_STYLES[plan[pattern]].__class__
         layer = style(device_mesh=mesh, rank=mesh.get_local_rank(), empty_param=parameter.detach().clone())
         owner, _, leaf = name.rpartition(".")
-        local = layer.shard_tensor(parameter.detach(), tensor_idx=None, device=parameter.device, dtype=parameter.dtype)
+        local = layer.shard_tensor(
+            Slice(parameter.detach()), tensor_idx=None, device=parameter.device, dtype=parameter.dtype
+        )
         target = model.get_submodule(owner)
         setattr(target, leaf, nn.Parameter(local.contiguous(), requires_grad=parameter.requires_grad))
         if hasattr(layer, "update_module_attributes"):
@@ -133,5 +159,18 @@ def build(folder: str, device: str, remote: bool) -> nn.Module:
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
     extra = {"trust_remote_code": True} if remote else {}
-    with torch.device(device):
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", torch_dtype=torch.float32, **extra)
+    with torch.device(device), _untied():
+        return AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32, **extra)
+
+
+def _untied() -> contextlib.AbstractContextManager[Any]:
+    """The loader of transformers 5 builds its model untied and ties it when it is sharded and filled."""
+    name = "transformers.initialization"
+    if importlib.util.find_spec(name) is None:
+        return contextlib.nullcontext()
+    return importlib.import_module(name).no_tie_weights()
+
+
+def tied(model: nn.Module) -> bool:
+    """True if the configuration ties the output head to the embedding."""
+    return bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))

@@ -34,7 +34,12 @@ def observe(case: Case, prepare: Callable[[nn.Module, Any], None]) -> None:
         torch.manual_seed(0)
         return hf_engine.build(str(case.small_folder), "cpu", remote)
 
-    if gradient.control(case, build) is None:
+    def unsharded() -> nn.Module:
+        model = build()
+        model.tie_weights()
+        return model
+
+    if gradient.control(case, unsharded) is None:
         return
 
     def sharded() -> nn.Module:

@@ -11,6 +11,7 @@ from torch import nn
 
 from tpscope.frameworks.inside import gradient, world
 from tpscope.frameworks.inside.case import Case
+from tpscope.frameworks.inside.device import Elsewhere
 from tpscope.frameworks.inside.source import source_of, statements
 from tpscope.frameworks.inside.trace import Trail, cite
 from tpscope.language.layout import Layout
@@ -27,7 +28,7 @@ def observe(case: Case) -> None:
     if layout.tp == 1:
         return
     world.start(layout.tp)
-    meshes = Meshes(case, layout)
+    meshes = Meshes(case, layout, numbers=True)
     folder = str(case.small_folder)
     torch.manual_seed(0)
     if gradient.control(case, lambda: build(case, folder, meshes, "cpu")) is None:
@@ -43,7 +44,8 @@ def observe(case: Case) -> None:
     batch = gradient.inputs(gradient.vocabulary(model))
     try:
         with seen.recorder:
-            output = model(input_ids=batch["input_ids"])
+            with Elsewhere("cpu"):
+                output = model(input_ids=batch["input_ids"])
             logits = getattr(output, "logits", output)
             sharded = hasattr(logits, "placements") and any(place.is_shard() for place in logits.placements)
             seen.phase("loss")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -9,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from tpscope.frameworks.inside import loop_nemo, normal, params, world
 from tpscope.frameworks.inside.case import Case
+from tpscope.frameworks.inside.device import Elsewhere
 from tpscope.frameworks.inside.nemo_selection import experiments, level_of, selection_trail
 from tpscope.language.answer import LoraAnswer, Mesh
 from tpscope.language.layout import Layout
@@ -53,6 +56,9 @@ def answer(case: Case) -> None:
         case.answer.parameters = params.rows(model, before, plan)
         case.answer.head.tied_after = params.tied(model)
     case.answer.plan = normal.rows(plan, case.answer.parameters)
+    if case.request.lora is not None:
+        swap = importlib.import_module(f"{_DISTRIBUTED}.parallel_styles").translate_to_lora
+        case.answer.lora.styles = sorted({type(swap(copy.copy(style))).__name__ for style in raw.values()})
     params.summarise(case.answer, plan, names)
     params.head(case.answer)
     _ignored(case, raw, model)
@@ -64,12 +70,16 @@ def answer(case: Case) -> None:
 class Meshes:
     """The mesh as this version builds it, and the strategy that shards a model over it."""
 
-    def __init__(self, case: Case, layout: Layout):
+    def __init__(self, case: Case, layout: Layout, numbers: bool = False):
         self.case = case
         self.layout = layout
         self.config: Any = None
         self.context: Any = None
-        options = {"sequence_parallel": layout.sequence_parallel}
+        options: dict[str, Any] = {"sequence_parallel": layout.sequence_parallel}
+        if numbers:
+            case.shim("mixed precision is off where real numbers run: fp32 throughout")
+            whole = MixedPrecisionPolicy(torch.float32, torch.float32, torch.float32, cast_forward_inputs=False)
+            options["mp_policy"] = whole
         sizes = {
             "dp_size": layout.dp_replicate * layout.dp_shard, "dp_replicate_size": layout.dp_replicate,
             "tp_size": layout.tp, "pp_size": layout.pp, "cp_size": layout.cp,
@@ -166,25 +176,39 @@ def build(case: Case, folder: str, mesh: Meshes, device: str) -> nn.Module:
     auto = importlib.import_module("nemo_automodel._transformers.auto_model")
     remote = case.request.remote_code is not None
     config = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
-    force_hf = case.request.variant == "hf"
+    with Elsewhere(device) as elsewhere, torch.device(device):
+        model = _resolved(case, auto.NeMoAutoModelForCausalLM, config, folder, mesh)
+        mesh.validate(model)
+        _lora(case, model)
+    if elsewhere.used:
+        case.shim(f"tensors that the model class puts on CUDA are put on {device}")
+    return model
+
+
+def _resolved(case: Case, auto: Any, config: Any, folder: str, mesh: Meshes) -> nn.Module:
+    """NeMo's resolver with its default attention, and eager attention where a class does not support that, as NeMo
+    itself falls back."""
+    remote = case.request.remote_code is not None
     extra = {"trust_remote_code": True} if remote else {}
-    with torch.device(device):
+    force_hf = case.request.variant == "hf"
+
+    def make(attention: str) -> nn.Module:
         if _has("nemo_automodel._transformers.model_init"):
             init = importlib.import_module("nemo_automodel._transformers.model_init")
             config.name_or_path = folder if remote else ""
-            result = init._init_model(
-                auto.NeMoAutoModelForCausalLM, config, "sdpa", torch.float32, None, force_hf, **extra
-            )
-            model = result[1]
-        else:
-            case.shim("use_liger_kernel=False: Liger's kernels need a GPU (NeMo 0.2 turns them off under TP itself)")
-            model = auto.NeMoAutoModelForCausalLM.from_config(
-                config, force_hf=force_hf, attn_implementation="sdpa", torch_dtype=torch.float32,
-                use_liger_kernel=False, tp_size=mesh.layout.tp, cp_size=mesh.layout.cp, **extra,
-            )  # fmt: skip
-        mesh.validate(model)
-        _lora(case, model)
-    return model
+            return init._init_model(auto, config, attention, torch.float32, None, force_hf, **extra)[1]
+        case.shim("use_liger_kernel=False: Liger's kernels need a GPU (NeMo 0.2 turns them off under TP itself)")
+        return auto.from_config(
+            config, force_hf=force_hf, attn_implementation=attention, torch_dtype=torch.float32,
+            use_liger_kernel=False, tp_size=mesh.layout.tp, cp_size=mesh.layout.cp, **extra,
+        )  # fmt: skip
+
+    try:
+        return make("sdpa")
+    except ValueError as error:
+        if "does not support" not in str(error):
+            raise
+        return make("eager")
 
 
 def _lora(case: Case, model: nn.Module) -> None:
@@ -200,9 +224,9 @@ def _lora(case: Case, model: nn.Module) -> None:
     count = peft.apply_lora_to_linear_modules(
         model, config, **({"skip_freeze": False} if "skip_freeze" in known else {})
     )
-    case.answer.lora = LoraAnswer(
-        True, "nemo_automodel.components._peft.lora.apply_lora_to_linear_modules", int(count or 0)
-    )
+    if not case.answer.lora.requested:
+        name = f"{peft.__name__}.{peft.apply_lora_to_linear_modules.__name__}"
+        case.answer.lora = LoraAnswer(True, name, int(count or 0))
 
 
 def _ignored(case: Case, raw: dict[str, Any], model: nn.Module) -> None:

@@ -31,7 +31,7 @@ def statements(path: Path, name: str, after: str, until: str) -> tuple[CodeType,
     last = min(index for index, names in enumerate(calls) if until in names and index >= first)
     body = node.body[first:last]
     used = {item.id for part in body for item in ast.walk(part) if isinstance(item, ast.Name)}
-    return compile(ast.Module(body, []), str(path), "exec"), _imported(tree, used)
+    return _named(compile(ast.Module(body, []), str(path), "exec"), name), _imported(tree, used)
 
 
 def condition(path: Path, name: str, fragment: str) -> CodeType:
@@ -43,7 +43,12 @@ def condition(path: Path, name: str, fragment: str) -> CodeType:
         if isinstance(node, ast.If) and fragment in (ast.get_source_segment(text, node) or "")
     ]
     smallest = min(found, key=lambda node: (node.end_lineno or 0) - node.lineno)
-    return compile(ast.Module([smallest], []), str(path), "exec")
+    return _named(compile(ast.Module([smallest], []), str(path), "exec"), name)
+
+
+def _named(code: CodeType, name: str) -> CodeType:
+    """The statements under the name of the function that they stand in, for tracebacks and trails."""
+    return code.replace(co_name=name, co_qualname=name)
 
 
 def _called(call: ast.Call) -> str:

@@ -74,7 +74,7 @@ def shard(case: Case, asked: Asked, mesh_by: str, before_training: Prepare = lam
             model: nn.Module = hf_engine.build(str(case.folder), "meta", remote)
         case.answer.model_class = f"{type(model).__module__}.{type(model).__qualname__}"
         before, names = params.shapes(model), [name for name, _ in model.named_modules()]
-        case.answer.head.tied = params.tied(model)
+        case.answer.head.tied = hf_engine.tied(model)
     with case.during("mesh"), trail.on():
         config, mesh = hf_engine.prepare(case, type(model), asked)
         case.answer.mesh = described(asked.mesh if asked.mesh is not None else mesh, mesh_by)
@@ -136,7 +136,8 @@ def lora(case: Case, model: nn.Module) -> nn.Module:
     )
     wrapped = get_peft_model(model, config)
     count = sum(1 for name, _ in wrapped.named_parameters() if "lora_A" in name)
-    case.answer.lora = LoraAnswer(True, "peft.get_peft_model", count)
+    if not case.answer.lora.requested:
+        case.answer.lora = LoraAnswer(True, "peft.get_peft_model", count)
     return wrapped
 
 
@@ -155,7 +156,7 @@ def _source(case: Case) -> str:
     kind = case.request.config.get("model_type", "").replace("_text", "").replace("-", "_")
     path = f"transformers/models/{kind}/configuration_{kind}.py"
     line = cite(case.roots, path, "base_model_tp_plan")
-    return f"{path}:{line.line}" if line else "no base_model_tp_plan in the configuration class"
+    return f"{path}:{line.line}" if line else ""
 
 
 def _experiments(case: Case, asked: Asked) -> None:

@@ -14,7 +14,6 @@ from tpscope.models.read import read
 from tpscope.models.spec import Intent
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-DATA = Path(__file__).parents[1] / "data"
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_attention_heads": 4}
 
 
@@ -76,7 +75,6 @@ def test_an_unconfirmed_entry_says_so():
     spec, _ = read("smollm3-3b")
     assert spec.status == "unconfirmed"
     assert "(unconfirmed)" in spec.source
-    assert spec.notes[0].startswith("Unconfirmed: ")
 
 
 def test_a_catalog_name_wins_over_a_directory_of_that_name(tmp_path, monkeypatch):
@@ -141,12 +139,7 @@ def test_a_cached_revision_by_branch_and_by_commit(cache, tmp_path):
 
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
-    [
-        ("HF_HUB_CACHE", "/a", "/a"),
-        ("HUGGINGFACE_HUB_CACHE", "/b", "/b"),
-        ("HF_HOME", "/c", "/c/hub"),
-        ("XDG_CACHE_HOME", "/d", "/d/huggingface/hub"),
-    ],
+    [("HF_HUB_CACHE", "/a", "/a"), ("HF_HOME", "/c", "/c/hub"), ("XDG_CACHE_HOME", "/d", "/d/huggingface/hub")],
 )
 def test_the_cache_is_where_huggingface_hub_looks(monkeypatch, variable, value, expected):
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):

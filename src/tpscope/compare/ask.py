@@ -31,15 +31,10 @@ def question(text: str, wishes: Wishes) -> Question:
     """Read INPUT and put the flags over what it says. Raises UserError."""
     spec, intent = read(text, wishes.trust_remote_code)
     layout = _layout(wishes, intent)
-    plan = wishes.custom_plan or intent.custom_plan
-    if plan is not None and ":" in plan:
-        plan = plan_file(plan)
+    plan = plan_file(wishes.custom_plan) if wishes.custom_plan else None
     notes = list(intent.notes)
-    if plan is not None and ":" not in plan:
-        notes.append(
-            f"the plan {plan} of the file is an import path: put its folder on PYTHONPATH or use --custom-plan"
-        )
-        plan = None
+    if plan is None and intent.custom_plan:
+        notes.append(f"the plan {intent.custom_plan} of the file is not run here; hand it over with --custom-plan")
     if spec.status == "unconfirmed":
         notes.append(f"the configuration of {spec.name} is unconfirmed: {spec.notes}")
     return Question(

@@ -78,6 +78,7 @@ class Pool:
                 self.say("run", target.id)
                 answer = self._worker(target, where).ask(request)
                 runner.keep(kept, answer)
+        answer.environment["declared"] = declared_ranges(answer, where.declared)
         answer.environment["outside_pin"] = outside_pins(answer, where.declared)
         self.say("done", target.id)
         return answer
@@ -117,6 +118,12 @@ def _request(question: Question, target: Target) -> Request:
         config=question.model.config, layout=question.layout, lora=question.lora, custom_plan=question.custom_plan,
         remote_code=str(remote) if remote else None, training=training,
     )  # fmt: skip
+
+
+def declared_ranges(answer: FrameworkAnswer, declared: dict[str, str]) -> dict[str, str]:
+    """For each package that matters here, the range that the framework's metadata declares."""
+    names = answer.environment.get("packages", {})
+    return {name: str(Requirement(declared[name]).specifier) for name in names if name in declared}
 
 
 def outside_pins(answer: FrameworkAnswer, declared: dict[str, str]) -> list[dict[str, str]]:

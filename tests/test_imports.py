@@ -65,6 +65,9 @@ def test_the_language_is_standard_library_only(path):
 
 
 def test_the_parent_imports_nothing_heavy():
-    code = "import sys, tpscope.cli, tpscope.compare.ask; print(*(name in sys.modules for name in ('torch', 'transformers')))"
+    code = (
+        "import sys, tpscope.cli, tpscope.compare.ask;"
+        "print(*(name in sys.modules for name in ('torch', 'transformers')))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

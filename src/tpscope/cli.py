@@ -164,6 +164,21 @@ def compare(
                 Console().print(f"written: {path}", style="dim", highlight=False)
 
 
+@app.command()
+def models() -> None:
+    """List the catalog: published configurations by the names that INPUT takes."""
+    from tpscope.models import catalog
+
+    table = Table(box=None, header_style="bold")
+    for head in ("name", "architecture", "configuration", "first hub id"):
+        table.add_column(head)
+    for name in catalog.names():
+        entry = catalog.entry(name)
+        spec = entry.spec()
+        table.add_row(name, spec.architecture, spec.status, entry.hub_ids[0] if entry.hub_ids else "")
+    Console().print(table)
+
+
 @frameworks_app.command("list")
 def list_frameworks() -> None:
     """List frameworks, the versions that tpscope knows best, and what is installed."""

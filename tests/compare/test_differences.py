@@ -30,7 +30,7 @@ def test_a_gradient_that_one_sums_and_the_other_does_not_is_wrong():
         column("nemo@0.7.0", layers("q_norm", loop="sum", shape=(8,))),
     ]
     (sentence,) = said(columns, Severity.WRONG)
-    assert sentence.startswith("q_norm: nemo@0.6.0 replicates it and nobody sums its gradient")
+    assert sentence.startswith("q_norm: nemo@0.6.0 replicates it and nobody sums its gradient, ")
     assert "nemo@0.7.0 replicates it and sums its gradient" in sentence
 
 
@@ -44,7 +44,7 @@ def test_mean_and_none_of_a_whole_gradient_are_no_alarm():
 
 def test_a_sum_that_is_planned_and_never_done_is_wrong():
     (sentence,) = said([column("a@1", layers("q_norm", plan="sum", loop="none", shape=(8,)))], Severity.WRONG)
-    assert "marks its gradient to be summed over tp and nothing does it" in sentence
+    assert "marks the gradient to be summed over tp and nothing does it" in sentence
 
 
 def test_a_refusal_carries_the_frameworks_words_and_line():

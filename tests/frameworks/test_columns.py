@@ -34,7 +34,7 @@ def test_qk_norm_gradients_are_summed_by_one_release_and_not_by_the_one_before(a
     assert not any("synchronize_tp_replica_gradients" in line.text for line in before.gradient_trail)
     worst = result.differences[0]
     assert worst.severity == Severity.WRONG
-    assert worst.subject == "gradient of q_norm"
+    assert worst.subject == "gradient of q_norm, k_norm"
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -70,6 +70,7 @@ def test_an_embedding_has_no_gradient_to_communicate_backward():
 
 def test_a_gathered_head_gathers_forward():
     assert named("colwise_gather_output").forward == ("all_gather",)
+    assert named("colwise_gather_output").backward == ("all_reduce",)
 
 
 def test_an_unknown_style_keeps_its_name():

@@ -52,15 +52,13 @@ def refused(text, *words, trusted=False):
     return message
 
 
-def test_importing_the_room_takes_under_100_ms_and_nothing_heavy():
+def test_importing_the_room_imports_nothing_heavy():
     code = (
-        "import sys, time; start = time.perf_counter(); import tpscope.models.read, tpscope.models.shrink;"
-        "print(time.perf_counter() - start);"
+        "import sys, tpscope.models.read, tpscope.models.shrink;"
         "print([name for name in ('torch', 'transformers', 'ruamel', 'pydantic', 'numpy') if name in sys.modules])"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    assert min(float(run.stdout.split()[0]) for run in runs) < 0.1
-    assert runs[0].stdout.splitlines()[1] == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_catalog_name_in_any_case():

@@ -108,7 +108,11 @@ def alpha(layers: int = LAYERS, lines: int = 12) -> FrameworkAnswer:
 def beta(layers: int = LAYERS, lines: int = 12) -> FrameworkAnswer:
     return FrameworkAnswer(
         id="beta@2.1.0",
-        environment={"packages": {"beta": "2.1.0", "torch": "2.13.0"}, "outside_pin": []},
+        environment={
+            "packages": {"beta": "2.1.0", "torch": "2.13.0"},
+            "declared": {"torch": "<2.14"},
+            "outside_pin": [],
+        },
         model_class="beta.modeling_sample.SampleForCausalLM",
         selection=Selection(
             level="hf",

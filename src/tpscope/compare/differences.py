@@ -87,23 +87,28 @@ def _loops(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
 
 def _gradients(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
     tables = {column.id: joined(column) for column in columns}
+    disagree: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    forgotten: dict[str, list[str]] = {}
     for name in _all_names(tables):
-        seen = {identifier: _reduction(rows.get(name, [])) for identifier, rows in tables.items() if name in rows}
+        seen = {identifier: _reduction(rows[name]) for identifier, rows in tables.items() if name in rows}
         summed = [key for key, value in seen.items() if value == Reduction.SUM]
         bare = [key for key, value in seen.items() if value in (Reduction.NONE, Reduction.MEAN)]
-        values = {key: value.value if value else "differs by layer" for key, value in seen.items()}
-        short = _short(name)
         if summed and bare:
-            parts = [f"{key} {_act(tables[key][name][0], values[key])}" for key in [*bare, *summed]]
-            yield Difference(f"gradient of {short}", values, f"{short}: {', '.join(parts)}", Severity.WRONG)
+            values = tuple((key, seen[key].value if seen[key] else "differs by layer") for key in [*bare, *summed])
+            disagree.setdefault(values, []).append(_short(name))
             continue
         for key in bare:
             if tables[key][name][0].gradient == Reduction.SUM:
-                yield Difference(
-                    f"gradient of {short}", values,
-                    f"{short}: the plan of {key} marks its gradient to be summed over tp and nothing does it",
-                    Severity.WRONG,
-                )  # fmt: skip
+                forgotten.setdefault(key, []).append(_short(name))
+    for pairs, names in disagree.items():
+        said = ", ".join(f"{key} {_act(value, len(names) > 1)}" for key, value in pairs)
+        yield Difference(f"gradient of {_some(names)}", dict(pairs), f"{_some(names)}: {said}", Severity.WRONG)
+    for key, names in forgotten.items():
+        yield Difference(
+            f"gradient of {_some(names)}", {key: "marked, not done"},
+            f"{_some(names)}: the plan of {key} marks the gradient to be summed over tp and nothing does it",
+            Severity.WRONG,
+        )  # fmt: skip
 
 
 def _reduction(rows: list[ParameterRow]) -> Reduction | None:
@@ -111,12 +116,13 @@ def _reduction(rows: list[ParameterRow]) -> Reduction | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def _act(row: ParameterRow, value: str) -> str:
+def _act(value: str, several: bool) -> str:
+    them, their, gradient = ("them", "their", "gradients") if several else ("it", "its", "gradient")
     if value == "sum":
-        return "replicates it and sums its gradient over tp before the optimizer step"
+        return f"replicates {them} and sums {their} {gradient} over tp before the optimizer step"
     if value == "mean":
-        return "replicates it and averages its gradient over tp"
-    return "replicates it and nobody sums its gradient"
+        return f"replicates {them} and averages {their} {gradient} over tp"
+    return f"replicates {them} and nobody sums {their} {gradient}"
 
 
 def _untied(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
@@ -209,22 +215,24 @@ def _placements(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
 
 def _heads(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
     values = {column.id: column.head.gathered_by or "not gathered" for column in columns}
-    for column in columns:
-        head = column.head
-        if head.gathered_by == "loss":
-            line = f" ({head.where.path}:{head.where.line}: {head.where.text})" if head.where else ""
-            yield Difference(
-                "logits", values,
-                f"{column.id}: the plan keeps the logits sharded over the vocabulary, and the default loss gathers "
-                f"them on every rank{line}",
-                Severity.COST,
-            )  # fmt: skip
-        elif head.gathered_by == "plan" and len(set(values.values())) > 1:
-            yield Difference(
-                "logits", values,
-                f"{column.id}: the plan itself gathers the logits on every rank (style {head.style})",
-                Severity.COST,
-            )  # fmt: skip
+    by_loss = [column for column in columns if column.head.gathered_by == "loss"]
+    by_plan = [column for column in columns if column.head.gathered_by == "plan"]
+    if by_loss:
+        lines = dict.fromkeys(
+            f"{column.head.where.path}:{column.head.where.line}: {column.head.where.text}"
+            for column in by_loss
+            if column.head.where
+        )
+        where = f" ({'; '.join(lines)})" if lines else ""
+        yield Difference(
+            "logits", values,
+            f"{', '.join(column.id for column in by_loss)}: the plan keeps the logits sharded over the vocabulary, and "
+            f"the default loss gathers them on every rank{where}",
+            Severity.COST,
+        )  # fmt: skip
+    if by_plan and len(set(values.values())) > 1:
+        said = ", ".join(f"{column.id} (style {column.head.style})" for column in by_plan)
+        yield Difference("logits", values, f"{said}: the plan itself gathers the logits on every rank", Severity.COST)
 
 
 def _levels(columns: list[FrameworkAnswer]) -> Iterator[Difference]:

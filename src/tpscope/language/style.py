@@ -36,7 +36,10 @@ class Style:
         """The same style with other layouts: inputs come as `given` and are brought to `wanted`; the module's own
         arithmetic produces `produced`, brought to `output`. Collectives are derived from the four."""
         forward = [collective(given, wanted), collective(produced, output)]
-        backward = [_adjoint(produced, output), _adjoint(given, wanted)]
+        backward = [
+            "all_gather" if produced.kind == "partial" and output.sharded else "",
+            _adjoint_of_input(given, wanted),
+        ]
         if self.kind in ("colwise", "packed_colwise") and given == REPLICATE:
             backward[1] = "all_reduce"
         return replace(
@@ -48,17 +51,16 @@ class Style:
         )
 
 
-def _adjoint(source: Placement, target: Placement) -> str:
-    """The collective that the backward of `source -> target` issues."""
-    match source.kind, target.kind:
-        case "partial", ("shard" | "strided"):
-            return "all_gather"
-        case (("shard" | "strided"), "replicate"):
-            return "reduce_scatter"
-        case "replicate", ("shard" | "strided"):
-            return "all_gather"
-        case _:
-            return ""
+def _adjoint_of_input(given: Placement, wanted: Placement) -> str:
+    """The collective that the backward of bringing an input from `given` to `wanted` issues.
+
+    A gathered input feeds a sharded product, so its gradient is partial and is reduced and scattered; an input that was
+    sliced gets its gradient gathered. An output that was reduced or gathered needs nothing: its gradient is whole on
+    every rank.
+    """
+    if given.sharded and wanted.kind == "replicate":
+        return "reduce_scatter"
+    return "all_gather" if given.kind == "replicate" and wanted.sharded else ""
 
 
 _COLUMN = {"weight": shard(0), "bias": shard(0)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -59,7 +59,9 @@ def show(comparison: Comparison, console: Console, why: str | None = None, evide
     console.print(parameters(comparison, why))
     if why is not None or evidence:
         for column in comparison.frameworks:
-            console.print(_why(column, why))
+            for line in _why(column, None if evidence else why):
+                # Evidence lines stay whole, so that a terminal can open them.
+                console.print(line, soft_wrap=True)
 
 
 def _layout(comparison: Comparison) -> str:
@@ -129,7 +131,7 @@ def _cell(rows: list[ParameterRow] | None, column: FrameworkAnswer) -> Text:
     text = Text(" / ".join(_SHORT.get(kind, kind.removeprefix("_")) for kind in kinds))
     rule = rows[0].rule
     style = next((row.style for row in column.plan if row.pattern == rule), None)
-    if style:
+    if style and kinds != ["Replicate()"]:
         text.append(f" {style}", style="dim")
     loops = {row.gradient_loop.value for row in rows}
     if kinds == ["Replicate()"]:
@@ -141,26 +143,26 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern if "*" in pattern else f"*{pattern}*")
 
 
-def _why(column: FrameworkAnswer, pattern: str | None) -> RenderableType:
-    parts: list[RenderableType] = [Text(f"\nWhy {column.id}", style="bold")]
+def _why(column: FrameworkAnswer, pattern: str | None) -> Iterator[Text]:
+    yield Text(f"\nWhy {column.id}", style="bold")
     for step in column.selection.order:
-        parts.append(Text(f"  {step.level:<10} if {step.tried_when}: {step.outcome}"))
-    if pattern is not None:
-        for row in column.plan:
-            if _matches(row.pattern, pattern):
-                parts.append(
-                    Text(
-                        f"  {row.pattern}: {row.style} ({row.kind}), input {row.input}, output {row.output}, forward "
-                        f"{', '.join(row.forward) or 'nothing'}, backward {', '.join(row.backward) or 'nothing'}"
-                    )
-                )
-    parts.append(Text("  lines that ran while the plan was chosen and applied", style="dim"))
-    parts += _trail(column.selection.trail)
+        yield Text(f"  {step.level:<10} if {step.tried_when}: {step.outcome}")
+    for row in column.plan:
+        if pattern is None or _matches(row.pattern, pattern):
+            yield Text(
+                f"  {row.pattern}: {row.style} ({row.kind}), input {row.input}, output {row.output}, forward "
+                f"{', '.join(row.forward) or 'nothing'}, backward {', '.join(row.backward) or 'nothing'}, "
+                f"gradient {row.gradient}"
+            )
+    yield Text("  lines that ran while the plan was chosen and applied:", style="dim")
+    yield from _trail(column.selection.trail, pattern)
     if column.gradient_trail:
-        parts.append(Text("  lines that ran in the backward's hooks and up to the optimizer step", style="dim"))
-        parts += _trail(column.gradient_trail)
-    return Group(*parts)
+        yield Text("  lines that ran in the backward's hooks and up to the optimizer step:", style="dim")
+        yield from _trail(column.gradient_trail, pattern)
 
 
-def _trail(lines: Iterable[TrailLine]) -> list[RenderableType]:
-    return [Text(f"  {line.path}:{line.line}: {line.symbol}: {line.text}", overflow="fold") for line in lines]
+def _trail(lines: Iterable[TrailLine], pattern: str | None) -> Iterator[Text]:
+    for line in lines:
+        # A row of a plan's table that is about another module says nothing about the one that was asked for.
+        if pattern is None or not line.text.startswith(('"', "'", 'f"')) or _matches(line.text, pattern):
+            yield Text(f"  {line.path}:{line.line}: {line.symbol}: {line.text}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from tpscope.language.answer import FrameworkAnswer
 from tpscope.language.verdict import Severity
 from tpscope.models import catalog
 from tpscope.render.markdown import table
+from tpscope.render.terminal import fraction
 
 RESULTS = Path("results/compare.jsonl")
 MATRIX = Path("docs/matrix.md")
@@ -51,7 +53,9 @@ def main() -> None:
     names = [f"{family.name}@{version}" for family in registry.families().values() for version in family.versions]
     targets = [registry.parse(name) for name in names]
     rows: list[dict[str, Any]] = []
-    with Pool(lambda kind, text: console.print(text) if kind == "install" else None, fresh="--fresh" in sys.argv) as pool:
+    with Pool(
+        lambda kind, text: console.print(text) if kind == "install" else None, fresh="--fresh" in sys.argv
+    ) as pool:
         for number, model in enumerate(catalog.names(), 1):
             started = time.monotonic()
             result = compare(question(model, Wishes(tp=2)), targets, pool)
@@ -76,7 +80,8 @@ def _cell(column: FrameworkAnswer) -> dict[str, Any]:
         "level": column.selection.level,
         "sharded_fraction": column.sharded_fraction,
         "parameters": column.total_parameters,
-        "error": f"{error.kind}: {error.message}" if error else None,
+        # An address in a message differs from run to run.
+        "error": re.sub(r"\b\d{12,}\b", "ADDRESS", f"{error.kind}: {error.message}") if error else None,
         "where": f"{error.where.path}:{error.where.line}" if error and error.where else None,
         "loop": column.loop_error is None,
         "ignored": [item["setting"] for item in column.ignored],
@@ -108,10 +113,10 @@ def matrix(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Catalog x framework versions, TP=2",
         "",
-        f"Written by `make sweep` on {first['date']} at {first['commit']} ({first['hardware']}). Each cell is one run of the "
-        "framework's own code: `level, fraction of parameters sharded` where it shards the model; `*` where its training "
-        "loop then raises before the first optimizer step; else what it says. Repeat a cell with "
-        "`tpscope compare MODEL --tp 2 --with FRAMEWORK`.",
+        f"Written by `make sweep` on {first['date']} at {first['commit']} ({first['hardware']}). Each cell is one run "
+        "of the framework's own code: `level, fraction of parameters sharded` where it shards the model, with `*` where "
+        "its training loop then raises before the first optimizer step; else its answer, in its words below. "
+        "Repeat a cell with `tpscope compare MODEL --tp 2 --with FRAMEWORK`.",
         "",
     ]
     lines += table(
@@ -138,7 +143,7 @@ def _short(row: dict[str, Any]) -> str:
         return str(row["status"])
     mark = "" if row["loop"] else " *"
     untied = ", unties" if row["untied"] else ""
-    return f"{row['level']}, {row['sharded_fraction']:.1%}{untied}{mark}"
+    return f"{row['level']}, {fraction(row['sharded_fraction'])}{untied}{mark}"
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class TinyRemoteAttention(nn.Module):
         self.o_proj = nn.Linear(config.num_attention_heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(self, x, position_ids, mask):
-        # Heads are counted from the projections' outputs (-1), so a sharded projection gives fewer heads and still fits.
+        # Heads are counted from the projections' outputs (-1): a sharded projection gives fewer heads and still fits.
         batch, length, _ = x.shape
         query = self.q_proj(x).view(batch, length, -1, self.head_dim).transpose(1, 2)
         key = self.k_proj(x).view(batch, length, -1, self.head_dim).transpose(1, 2)

@@ -1,0 +1,199 @@
+"""Runs the comparisons of the study and keeps of each answer what the study tells."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tpscope.compare.ask import Wishes, question
+from tpscope.compare.join import canonical
+from tpscope.compare.result import Comparison, Difference
+from tpscope.compare.run import Pool, compare
+from tpscope.frameworks.targets import resolve
+from tpscope.language.answer import Failure, FrameworkAnswer, ParameterRow, Selection, TrailLine
+from tpscope.language.layout import Layout, Lora
+from tpscope.language.plan import wildcard
+from tpscope.report.rows import Column, Group, Provenance, Question, Row, RunRow
+from tpscope.report.runs import Run
+from tpscope.report.sources import source_row
+
+TRAIL, GRADIENT_TRAIL = 60, 40
+_TELLING = re.compile(r"plan|tp_|_tp|parallel|mesh|shard|\btie|tied|raise|all_reduce|all_gather|full_tensor|grad", re.I)
+# Addresses and temporary folders differ from run to run and say nothing.
+_VARYING = (
+    (re.compile(r"\b\d{12,}\b|\b0x[0-9a-f]{6,}\b"), "<address>"),
+    (re.compile(r"/\S*?/tpscope-[^/\s]+"), "<scratch>"),
+    (re.compile(r"/\S*?/overlays/[^/\s]+/"), ""),
+)
+
+
+def record(runs: Iterable[Run], frameworks: tuple[str, ...], say: Callable[[str], None]) -> list[Row]:
+    """Run everything (what was run before comes from the cache) and read the sources of the files that ran."""
+    made = provenance()
+    targets = resolve(list(frameworks), None)
+    rows: list[Row] = []
+    with Pool(lambda kind, text: say(text) if kind == "install" else None) as pool:
+        for run in runs:
+            say(run.command(frameworks))
+            rows.append(_run_row(run, compare(question(run.model, _wishes(run)), targets, pool), frameworks, made))
+    named: dict[str, set[str]] = {target.id: set() for target in targets}
+    for row in rows:
+        assert isinstance(row, RunRow)
+        for column in row.answers:
+            named[column.id] |= set(column.ran) | {line.path for line in _single_lines(column)}
+    for target in targets:
+        say(f"reading the source of {target.id}")
+        rows.append(source_row(target, named[target.id], made))
+    return rows
+
+
+def _single_lines(column: Column) -> list[TrailLine]:
+    """Lines that an answer names beside its traces."""
+    errors = [error.where for error in (column.error, column.loop_error) if error]
+    return [line for line in [*errors, column.head.where] if line]
+
+
+def provenance() -> Provenance:
+    """Commit (with a mark where src/ has changes that are not committed), date and machine."""
+    root = Path(__file__).resolve().parents[3]
+    commit = _git(root, "rev-parse", "HEAD") or "unknown"
+    if _git(root, "status", "--porcelain", "--", "src"):
+        commit += " with uncommitted changes"
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    hardware = {"cpus": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
+    return Provenance(commit, date, hardware)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
+
+
+def _wishes(run: Run) -> Wishes:
+    sizes: dict[str, Any] = {axis: size for axis, size in run.layout.sizes.items() if size > 1}
+    return Wishes(**sizes, sequence_parallel=run.layout.sequence_parallel or None, lora=run.lora)
+
+
+def _run_row(run: Run, result: Comparison, frameworks: tuple[str, ...], made: Provenance) -> RunRow:
+    sizes = {key: value for key, value in result.layout.items() if key != "world"}
+    lora = Lora(**{**result.lora, "targets": tuple(result.lora["targets"])}) if result.lora else None
+    model = result.model
+    asked = Question(
+        run.kind, run.model, Layout(**sizes), model.architecture, model.source, model.status, lora, result.notes
+    )
+    told = [
+        Difference(
+            item.subject,
+            {key: steady(value) for key, value in item.values.items()},
+            steady(item.meaning),
+            item.severity,
+        )
+        for item in result.differences
+    ]
+    return RunRow(run.command(frameworks), made, asked, [compact(answer) for answer in result.frameworks], told)
+
+
+def compact(answer: FrameworkAnswer) -> Column:
+    """An answer cut down to what the study tells."""
+    chosen = answer.selection
+    forward = answer.forward
+    return Column(
+        id=answer.id,
+        status=answer.status,
+        error=_failure(answer.error),
+        packages=dict(sorted(answer.environment.get("packages", {}).items())),
+        outside_pin=sorted(answer.environment.get("outside_pin", []), key=lambda item: item["package"]),
+        model_class=answer.model_class,
+        selection=Selection(
+            chosen.level, chosen.function, chosen.order, chosen.experiments, excerpt(chosen.trail, TRAIL)
+        ),
+        ran=dict(Counter(line.path for line in [*chosen.trail, *answer.gradient_trail])),
+        plan=answer.plan,
+        parameters=groups(answer.parameters),
+        total_parameters=answer.total_parameters,
+        sharded_fraction=answer.sharded_fraction,
+        unmatched=answer.unmatched,
+        ignored=answer.ignored,
+        head=answer.head,
+        mesh=answer.mesh,
+        lora=answer.lora,
+        collectives=forward.get("collectives_small_model", {}),
+        observed=forward.get("observed", ""),
+        unobserved=steady(forward.get("unobserved", "")),
+        not_run={
+            phase: steady(f"{raised['kind']}: {raised['message']}")
+            for phase, raised in forward.get("not_run", {}).items()
+        },
+        loop_error=_failure(answer.loop_error),
+        gradient_trail=excerpt(answer.gradient_trail, GRADIENT_TRAIL),
+        shims=answer.shims,
+    )
+
+
+def _failure(error: Failure | None) -> Failure | None:
+    if error is None:
+        return None
+    return Failure(error.kind, steady(error.message), error.phase, error.where)
+
+
+def steady(text: str) -> str:
+    """A text without what differs from run to run."""
+    for pattern, word in _VARYING:
+        text = pattern.sub(word, text)
+    return text
+
+
+def excerpt(lines: list[TrailLine], limit: int) -> list[TrailLine]:
+    """At most `limit` lines of a trail, in the order in which they ran.
+
+    Lines that speak of plans, meshes, shards or gradients come first, and every function gets its share.
+    """
+    unique = list({(line.path, line.line): line for line in lines}.values())
+    seen: Counter[tuple[str, str, bool]] = Counter()
+    ranked = []
+    for index, line in enumerate(unique):
+        telling = bool(_TELLING.search(line.text))
+        place = (line.path, line.symbol, telling)
+        ranked.append((not telling, seen[place], index))
+        seen[place] += 1
+    kept = sorted(index for _, _, index in sorted(ranked)[:limit])
+    return [unique[index] for index in kept]
+
+
+def groups(rows: list[ParameterRow]) -> list[Group]:
+    """Parameters by canonical name, first occurrence first."""
+    found: dict[str, list[ParameterRow]] = {}
+    for row in rows:
+        found.setdefault(canonical(row.name), []).append(row)
+    return [_group(name, mine) for name, mine in found.items()]
+
+
+def _group(name: str, rows: list[ParameterRow]) -> Group:
+    def joined(values: Iterable[Any]) -> str:
+        return " / ".join(dict.fromkeys(str(value) for value in values))
+
+    first = wildcard(rows[0].name)
+    return Group(
+        name,
+        len(rows),
+        joined(row.shape for row in rows),
+        joined(row.placement for row in rows),
+        joined(row.local_shape for row in rows),
+        joined(row.gradient.value for row in rows),
+        joined(row.gradient_loop.value for row in rows),
+        any(row.trainable for row in rows),
+        first if first != name else "",
+        rows[0].mesh,
+    )

@@ -1,0 +1,164 @@
+"""The study in eleven sections and its specification: run, record, write; or check that the written files are current.
+
+python -m tpscope.report.study             run what the study rests on, record the rows, write both files
+python -m tpscope.report.study --generate  write both files from the recorded rows
+python -m tpscope.report.study --check     fail if the files differ from what the recorded rows give
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tpscope.errors import UserError
+from tpscope.report import specification
+from tpscope.report.facts import Study
+from tpscope.report.rows import Row, RunRow, read, write
+from tpscope.report.runs import FRAMEWORKS, RUNS, Run
+from tpscope.report.sections import (
+    adapters,
+    appendix,
+    architecture,
+    configuration,
+    hugging_face,
+    mesh,
+    models,
+    overview,
+    plans,
+    sequence,
+    styles,
+    summary,
+)
+from tpscope.report.text import anchor
+
+ROWS = "results/study.jsonl"
+STUDY = "docs/analysis/nemo_vs_axolotl_tp_implementation.md"
+SPECIFICATION = "specs/012-nemo-axolotl-tp-comparison/README.md"
+
+Section = Callable[[Study], list[str]]
+_MODULES = (
+    overview, architecture, plans, mesh, styles, models, sequence, adapters, hugging_face, configuration, summary,
+)  # fmt: skip
+SECTIONS: tuple[tuple[str, Section], ...] = tuple(
+    (f"{number}. {module.TITLE}", module.section) for number, module in enumerate(_MODULES, 1)
+)
+APPENDICES: tuple[tuple[str, Section], ...] = (
+    (appendix.REPEAT, appendix.repeat), (appendix.SHIMS, appendix.shims), (appendix.TORCH, appendix.torch),
+    (appendix.FILES, appendix.files),
+)  # fmt: skip
+
+
+def page(rows: list[Row]) -> str:
+    """The study as Markdown: a pure function of the recorded rows."""
+    study = Study(rows)
+    lines = [
+        "# NeMo AutoModel and Axolotl: how each implements tensor parallelism",
+        "",
+        f"<!-- Made from {ROWS} by `python -m tpscope.report.study --generate`; edits here are lost and fail `make "
+        "check`. -->",
+        "",
+        *_dated(study),
+        "## Contents",
+        "",
+        *(f"- [{title}](#{anchor(title)})" for title, _ in (*SECTIONS, *APPENDICES)),
+        "",
+    ]
+    for title, section in (*SECTIONS, *APPENDICES):
+        lines += [f"## {title}", "", *section(study)]
+    return _tidy(lines)
+
+
+def _dated(study: Study) -> list[str]:
+    dates = sorted({made.date for made in study.made()})
+    return (
+        [f"Recorded {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; how to repeat it is in appendix A.", ""]
+        if dates
+        else []
+    )
+
+
+def _tidy(lines: list[str]) -> str:
+    """Lines as one text, without two empty lines in a row."""
+    kept = [line for index, line in enumerate(lines) if line or (index and lines[index - 1])]
+    return "\n".join(kept).rstrip("\n") + "\n"
+
+
+def documents(rows: list[Row]) -> dict[str, str]:
+    """Every generated file by its path in the repository."""
+    return {STUDY: page(rows), SPECIFICATION: _tidy(specification.lines(Study(rows)))}
+
+
+def generate(root: Path) -> list[Path]:
+    """Write the generated files from the recorded rows."""
+    written = []
+    for name, text in documents(recorded(root)).items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def recorded(root: Path) -> list[Row]:
+    """The recorded rows. Raises UserError if there are none."""
+    path = root / ROWS
+    if not path.is_file():
+        raise UserError(f"{path} is not there; run python -m tpscope.report.study to record the runs")
+    return read(path.read_text(encoding="utf-8"))
+
+
+def problems(root: Path, runs: Iterable[Run] = RUNS) -> list[str]:
+    """What is not current, one sentence each: a generated file that differs, or a run of the study without a row."""
+    rows = recorded(root)
+    have = {row.command for row in rows if isinstance(row, RunRow)}
+    found = [f"{ROWS}: no row for {run.command()}" for run in runs if run.command() not in have]
+    for name, wanted in documents(rows).items():
+        path = root / name
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if text != wanted:
+            number, line = _first_difference(text.splitlines(), wanted.splitlines())
+            found.append(f"{name}:{number}: differs from what {ROWS} gives: {line}")
+    return found
+
+
+def _first_difference(have: list[str], wanted: list[str]) -> tuple[int, str]:
+    for number, line in enumerate(have, 1):
+        if number > len(wanted):
+            return number, f"the file goes on with {line!r}"
+        if line != wanted[number - 1]:
+            return number, f"the file has {line!r}, the rows give {wanted[number - 1]!r}"
+    if len(wanted) > len(have):
+        return len(have) + 1, f"the file ends, the rows give {wanted[len(have)]!r}"
+    return len(have), "only the end of the file differs"
+
+
+def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
+    """Run, record and write; or one part of it. Returns the exit code: 1 where --check finds something."""
+    parser = argparse.ArgumentParser(prog="python -m tpscope.report.study", description="The study in eleven sections.")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--generate", action="store_true", help="write the files from the recorded rows")
+    only.add_argument("--check", action="store_true", help="fail if the files are not current")
+    asked = parser.parse_args(arguments)
+    place = root or Path(__file__).resolve().parents[3]
+    try:
+        if asked.check:
+            found = problems(place)
+            for sentence in found:
+                print(sentence, file=sys.stderr)
+            return 1 if found else 0
+        if not asked.generate:
+            from tpscope.report.record import record
+
+            write(place / ROWS, record(RUNS, FRAMEWORKS, print))
+        for path in generate(place):
+            print(f"written: {path}")
+    except UserError as error:
+        print(f"tpscope: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

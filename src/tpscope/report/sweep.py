@@ -114,7 +114,7 @@ def matrix(rows: list[dict[str, Any]]) -> str:
         "# Catalog x framework versions, TP=2",
         "",
         f"Written by `make sweep` on {first['date']} at {first['commit']} ({first['hardware']}). Each cell is one run "
-        "of the framework's own code: `level, fraction of parameters sharded` where it shards the model, with `*` where "
+        "of the framework's own code: `level, fraction of parameters sharded` where it shards the model, `*` where "
         "its training loop then raises before the first optimizer step; else its answer, in its words below. "
         "Repeat a cell with `tpscope compare MODEL --tp 2 --with FRAMEWORK`.",
         "",

@@ -98,3 +98,19 @@ def test_an_activation_that_is_reduced_is_not_a_gradient(tp4):
 def test_clipping_is_no_reduction(tp4):
     found = observed(net(), lambda model: torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9))
     assert set(found.values()) == {Reduction.NONE}
+
+
+def test_a_reduction_over_one_rank_is_none(tp4):
+    alone = dist.new_group([0])
+    found = observed(net(), lambda model: None, lambda model: dist.all_reduce(model[0].weight.grad, group=alone))
+    assert set(found.values()) == {Reduction.NONE}
+
+
+def test_a_functional_reduction_counts_like_any_other(tp4):
+    from torch.distributed import _functional_collectives as functional
+
+    def loop(model):
+        whole = functional.all_reduce(model[0].weight.grad, "sum", dist.group.WORLD)
+        model[0].weight.grad.copy_(functional.wait_tensor(whole))
+
+    assert observed(net(), loop)["0.weight"] == Reduction.SUM

@@ -169,6 +169,14 @@ def test_a_gradient_is_held_against_the_column_that_does_not_sum_it():
     assert "| `model-one` | 1 wrong | clear |" in clear
 
 
+def test_a_sentence_about_two_frameworks_is_held_against_neither():
+    levels = {"one@1.0": "optimized", "two@2.0": "hf"}
+    said = "one@1.0 takes the plan of level optimized, two@2.0 takes the plan of level hf"
+    assert blamed(Difference("plan level", levels, said, Severity.NOTE)) == {}
+    alone = Difference("logits", levels, "two@2.0: the plan itself gathers the logits", Severity.COST)
+    assert blamed(alone) == {"two@2.0": "the plan itself gathers the logits"}
+
+
 def test_the_same_finding_in_two_models_is_one_row():
     found = merged(findings(Study([run(differences=[WRONG]), run("model-two", differences=[WRONG])])))
     assert [(item.subject, item.runs) for item in found] == [("gradient of q_norm", ("model-one", "model-two"))]

@@ -100,9 +100,9 @@ def blamed(difference: Difference) -> dict[str, str]:
             match = re.search(rf"{re.escape(key)} (replicates[^,]*)", difference.meaning)
             found[key] = match[1] if match else difference.meaning
         return found
-    for key in difference.values:
-        if re.match(rf"{re.escape(key)}[ :]", difference.meaning):
-            return {key: difference.meaning[len(key) :].removeprefix(":").strip()}
+    named = [key for key in difference.values if re.search(rf"{re.escape(key)}(?![\w.+])", difference.meaning)]
+    if len(named) == 1 and difference.meaning.startswith(named[0]):
+        return {named[0]: difference.meaning[len(named[0]) :].removeprefix(":").strip()}
     return {}
 
 

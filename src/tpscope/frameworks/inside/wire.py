@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import _resolve_process_group
 from torch.utils._python_dispatch import TorchDispatchMode
 
 MARK = 1.0625
@@ -53,7 +55,8 @@ class Recorder(TorchDispatchMode):
         """Note a collective, run it, and mark what it reduced."""
         kwargs = kwargs or {}
         kind = _kind(func)
-        if kind is None:
+        if kind is None or _ranks(args) == 1:
+            # Over one rank (data-parallel axes of this small world) nothing is reduced.
             return func(*args, **kwargs)
         tensors = _tensors(args[0] if kind != "all_gather" or len(args) < 2 else args[1])
         op = _op(func, args)
@@ -95,6 +98,18 @@ def _kind(func: Any) -> str | None:
         if any(spelling in name for spelling in spellings):
             return kind
     return None
+
+
+def _ranks(args: tuple[Any, ...]) -> int:
+    """Size of the group that a collective runs on; 0 if none of its arguments says."""
+    for argument in args:
+        if isinstance(argument, torch.ScriptObject) and "ProcessGroup" in str(argument._type()):
+            return int(dist.ProcessGroup.unbox(argument).size())
+        if isinstance(argument, dist.ProcessGroup):
+            return int(argument.size())
+    names = [argument for argument in args if isinstance(argument, str)]
+    # Functional collectives name their group last; what stands before it may be the reduction.
+    return int(_resolve_process_group(names[-1]).size()) if names else 0
 
 
 def _op(func: Any, args: tuple[Any, ...]) -> str:

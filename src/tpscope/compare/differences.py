@@ -94,7 +94,7 @@ def _gradients(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
         summed = [key for key, value in seen.items() if value == Reduction.SUM]
         bare = [key for key, value in seen.items() if value in (Reduction.NONE, Reduction.MEAN)]
         if summed and bare:
-            values = tuple((key, seen[key].value if seen[key] else "differs by layer") for key in [*bare, *summed])
+            values = tuple((key, str(seen[key])) for key in [*bare, *summed])
             disagree.setdefault(values, []).append(_short(name))
             continue
         for key in bare:

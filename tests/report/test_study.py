@@ -175,6 +175,8 @@ def test_a_sentence_about_two_frameworks_is_held_against_neither():
     assert blamed(Difference("plan level", levels, said, Severity.NOTE)) == {}
     alone = Difference("logits", levels, "two@2.0: the plan itself gathers the logits", Severity.COST)
     assert blamed(alone) == {"two@2.0": "the plan itself gathers the logits"}
+    both = Difference("logits", levels, "one@1.0 (style colwise), two@2.0: the plan gathers", Severity.COST)
+    assert blamed(both) == {"one@1.0": "the plan gathers (style colwise)", "two@2.0": "the plan gathers"}
 
 
 def test_the_same_finding_in_two_models_is_one_row():

@@ -42,7 +42,7 @@ def question(text: str, wishes: Wishes) -> Question:
         layout,
         _lora(wishes.lora) if wishes.lora else intent.lora,
         plan,
-        {"settings": intent.settings},
+        {"kind": intent.kind, "settings": intent.settings},
         tuple(notes),
     )
 

@@ -90,20 +90,26 @@ class Finding:
 
 
 def blamed(difference: Difference) -> dict[str, str]:
-    """The frameworks that a difference is about, each with what is said of it. Empty for a mere comparison."""
+    """The frameworks that a difference is about, each with what is said of it. Empty for a mere comparison.
+
+    A sentence is about those that stand at its head (`one, two: ...`), unless it goes on to speak of others.
+    """
     if difference.subject.startswith("gradient of"):
-        bare = [
-            key for key, value in difference.values.items() if value in ("none", "mean") and key in difference.meaning
-        ]
-        found = {}
-        for key in bare:
-            match = re.search(rf"{re.escape(key)} (replicates[^,]*)", difference.meaning)
-            found[key] = match[1] if match else difference.meaning
-        return found
-    named = [key for key in difference.values if re.search(rf"{re.escape(key)}(?![\w.+])", difference.meaning)]
-    if len(named) == 1 and difference.meaning.startswith(named[0]):
-        return {named[0]: difference.meaning[len(named[0]) :].removeprefix(":").strip()}
-    return {}
+        kinds = ("none", "mean", "marked, not done")
+        return {key: _of_gradient(key, difference) for key, value in difference.values.items() if value in kinds}
+    rest, heads = difference.meaning, {}
+    ids = "|".join(sorted(map(re.escape, difference.values), key=len, reverse=True))
+    while match := re.match(rf"({ids})(?![\w.+])( \([^)]*\))?(, | and |: | )", rest):
+        heads[match[1]] = match[2] or ""
+        rest = rest[match.end() :]
+    if re.search(rf"(?:{ids})(?![\w.+])", rest):
+        return {}
+    return {key: rest + aside for key, aside in heads.items()}
+
+
+def _of_gradient(key: str, difference: Difference) -> str:
+    match = re.search(rf"{re.escape(key)} ((?:replicates|marks)[^,]*)", difference.meaning)
+    return match[1] if match else difference.meaning
 
 
 def findings(study: Study) -> list[Finding]:

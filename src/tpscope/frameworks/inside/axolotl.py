@@ -47,10 +47,8 @@ def answer(case: Case) -> None:
     with trail.on():
         exec(condition(path, "_build_model", 'self.model_kwargs["tp_plan"]'), {"self": loader})
     case.shim("ModelLoader is a namespace with the attributes that its tensor-parallel statements read")
-    asked = (
-        Asked(loader.model_kwargs["tp_size"], mesh=loader.model_kwargs["device_mesh"]) if layout.tp > 1 else Asked(1)
-    )
-
+    given = loader.model_kwargs
+    asked = Asked(given["tp_size"], mesh=given["device_mesh"]) if layout.tp > 1 else Asked(1, mesh=mesh)
     case.shim("transformers' Trainer stands for AxolotlTrainer, its subclass")
 
     def before_training(model: Any, small_mesh: Any) -> None:
@@ -80,7 +78,8 @@ def config_of(case: Case, layout: Layout) -> Any:
         keys["dp_replicate_size"] = layout.dp_replicate
     if case.request.lora is not None:
         keys |= {"adapter": "lora", "lora_r": case.request.lora.r, "lora_alpha": case.request.lora.alpha}
-    return DictDefault({**keys, **case.request.training.get("axolotl", {})})
+    own = case.request.training
+    return DictDefault({**(own.get("settings", {}) if own.get("kind") == "axolotl" else {}), **keys})
 
 
 def _no_key(case: Case, layout: Layout) -> None:

@@ -60,6 +60,11 @@ class Case:
         yield
         self.answer.seconds[phase] = round(time.perf_counter() - started, 4)
 
+    def setting(self, family: str, key: str) -> Any:
+        """A key of the user's own file, if it is a file of this framework."""
+        mine = self.request.training.get("kind") == family
+        return self.request.training.get("settings", {}).get(key) if mine else None
+
     def shim(self, text: str) -> None:
         """List a place where we stand in for something of the launcher or the hardware."""
         if text not in self.answer.shims:

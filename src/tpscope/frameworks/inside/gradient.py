@@ -116,6 +116,12 @@ def _plain(name: str) -> str:
     return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
+def without_tp(answer: FrameworkAnswer) -> None:
+    """One rank on the tp axis: there is nobody to reduce with."""
+    for row in answer.parameters:
+        row.gradient_loop = Reduction.NONE
+
+
 def _fill(answer: FrameworkAnswer, found: dict[str, Reduction]) -> None:
     for row in answer.parameters:
         if row.placement != "Replicate()":

@@ -28,6 +28,11 @@ class Asked:
     plan: dict[str, str] | str = "auto"
     mesh: Any = None
 
+    @property
+    def distributed(self) -> bool:
+        """True if transformers' loader is asked to distribute at all."""
+        return self.tp > 1 or self.fsdp > 1 or self.pp > 1
+
 
 class Slice:
     """A tensor with the interface of a tensor in a safetensors file, which is what the loaders cut."""
@@ -60,7 +65,9 @@ def engine() -> str:
 
 
 def prepare(case: Case, cls: type, asked: Asked) -> tuple[Any, Any]:
-    """Mesh and configuration as the loader makes them before it builds the model."""
+    """Mesh and configuration as the loader makes them before it builds the model; nothing where nothing is asked."""
+    if not asked.distributed:
+        return None, asked.mesh
     if engine() == "distributed-config":
         return _prepare_config(cls, asked)
     module = importlib.import_module("transformers.integrations.tensor_parallel")
@@ -93,6 +100,9 @@ def _prepare_config(cls: type, asked: Asked) -> tuple[Any, Any]:
 def apply(case: Case, model: nn.Module, config: Any, mesh: Any, asked: Asked) -> tuple[nn.Module, Decided]:
     """Shard a model with the engine that the installed transformers has. Returns it and the pattern that decided
     about each parameter, where the loader's own matching says so."""
+    if not asked.distributed:
+        model.tie_weights()
+        return model, {}
     kind = engine()
     if kind == "distributed-config":
         model = type(model).maybe_distribute_model(model, config, mesh)

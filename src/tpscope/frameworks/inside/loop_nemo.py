@@ -26,6 +26,7 @@ def observe(case: Case) -> None:
 
     layout = Layout(tp=case.request.layout.tp, sequence_parallel=case.request.layout.sequence_parallel)
     if layout.tp == 1:
+        gradient.without_tp(case.answer)
         return
     world.start(layout.tp)
     meshes = Meshes(case, layout, numbers=True)

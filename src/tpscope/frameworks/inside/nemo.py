@@ -15,7 +15,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from tpscope.frameworks.inside import loop_nemo, normal, params, world
 from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.device import Elsewhere
-from tpscope.frameworks.inside.nemo_selection import experiments, level_of, selection_trail
+from tpscope.frameworks.inside.nemo_selection import FLAG, experiments, flagged, level_of, selection_trail
 from tpscope.language.answer import LoraAnswer, Mesh
 from tpscope.language.layout import Layout
 
@@ -85,6 +85,11 @@ class Meshes:
             "tp_size": layout.tp, "pp_size": layout.pp, "cp_size": layout.cp,
         }  # fmt: skip
         fsdp2 = importlib.import_module(f"{_DISTRIBUTED}.fsdp2")
+        if flagged(case) and FLAG in getattr(fsdp2.FSDP2Manager, "__dataclass_fields__", {}):
+            options[FLAG] = True
+        elif flagged(case) and not numbers:
+            what = f"{FLAG} is set in the file; this version has no such setting and says nothing"
+            case.answer.ignored.append({"setting": FLAG, "what": what})
         plan = custom_plan(case)
         if _has(f"{_DISTRIBUTED}.config"):
             config_class = importlib.import_module(f"{_DISTRIBUTED}.config").FSDP2Config
@@ -190,7 +195,7 @@ def _resolved(case: Case, auto: Any, config: Any, folder: str, mesh: Meshes) -> 
     itself falls back."""
     remote = case.request.remote_code is not None
     extra = {"trust_remote_code": True} if remote else {}
-    force_hf = case.request.variant == "hf"
+    force_hf = case.request.variant == "hf" or bool(case.setting("nemo", "model.force_hf"))
 
     def make(attention: str) -> nn.Module:
         if _has("nemo_automodel._transformers.model_init"):

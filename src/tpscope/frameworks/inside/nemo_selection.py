@@ -17,6 +17,7 @@ from tpscope.frameworks.inside.trace import Trail
 
 _PARTS = ("distributed/parallelizer.py", "distributed/optimized_tp_plans.py", "/parallelizer.py", "/model.py")
 _MARK = "tpscope.probe"
+FLAG = "use_hf_tp_plan"
 
 
 def _modules() -> tuple[Any, Any]:
@@ -30,16 +31,21 @@ def selection_trail(case: Case, model: nn.Module) -> tuple[dict[str, Any], Trail
 
     trail = Trail(case.roots, _PARTS)
     with trail.on():
-        raw = _select(case, model, custom_plan(case), False)
+        raw = _select(case, model, custom_plan(case), flagged(case))
     return raw, trail
+
+
+def flagged(case: Case) -> bool:
+    """True if the user's file asks for the Hugging Face plan by the flag that early versions have."""
+    return bool(case.setting("nemo", f"distributed.{FLAG}"))
 
 
 def _select(case: Case, model: nn.Module, custom: Any, flag: bool) -> dict[str, Any]:
     function = _modules()[0]._get_parallel_plan
     known = inspect.signature(function).parameters
     options: dict[str, Any] = {"sequence_parallel": case.request.layout.sequence_parallel, "tp_shard_plan": custom}
-    if "use_hf_tp_plan" in known:
-        options["use_hf_tp_plan"] = flag
+    if FLAG in known:
+        options[FLAG] = flag
     if "tp_size" in known:
         options["tp_size"] = case.request.layout.tp
     return dict(function(model, **options))
@@ -79,8 +85,8 @@ def experiments(case: Case, model: nn.Module) -> None:
         ),
         Input("hf", ("absent", "present"), {"present": "the model has a _tp_plan of Hugging Face"}),
     ]  # fmt: skip
-    if "use_hf_tp_plan" in inspect.signature(parallelizer._get_parallel_plan).parameters:
-        inputs.insert(1, Input("flag", ("unset", "set"), {"set": "use_hf_tp_plan is set"}))
+    if FLAG in inspect.signature(parallelizer._get_parallel_plan).parameters:
+        inputs.insert(1, Input("flag", ("unset", "set"), {"set": f"{FLAG} is set"}))
 
     def raises(*_: Any) -> Any:
         raise RuntimeError("tpscope: an optimized plan that is not available")
@@ -102,7 +108,7 @@ def experiments(case: Case, model: nn.Module) -> None:
         "custom": "given" if case.request.custom_plan else "none",
         "registry": "present" if any(key in registry for key in keys) else "absent",
         "hf": "present" if _has_hf_plan(model) else "absent",
-        "flag": "unset",
+        "flag": "set" if flagged(case) else "unset",
     }
     quiet = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from tpscope.frameworks.inside import hf_engine, loop_hf, normal, params, world
+from tpscope.frameworks.inside import gradient, hf_engine, loop_hf, normal, params, world
 from tpscope.frameworks.inside.case import Case, Refused
 from tpscope.frameworks.inside.hf_engine import Asked
 from tpscope.frameworks.inside.precedence import Input, State, order, sweep
@@ -97,7 +97,7 @@ def shard(case: Case, asked: Asked, mesh_by: str, before_training: Prepare = lam
     selection.function = _source(case)
     case.answer.plan = normal.rows(plan, case.answer.parameters)
     params.summarise(case.answer, plan, names + list(before))
-    if not any(row.placement != "Replicate()" for row in case.answer.parameters):
+    if asked.tp > 1 and not any(row.placement != "Replicate()" for row in case.answer.parameters):
         case.answer.ignored.append(
             {
                 "setting": "tensor parallel",
@@ -108,7 +108,9 @@ def shard(case: Case, asked: Asked, mesh_by: str, before_training: Prepare = lam
     params.head(case.answer)
     case.answer.head.loss = "transformers.loss.loss_utils.ForCausalLMLoss"
     world.stop()
-    if case.small_folder is not None and asked.tp > 1:
+    if asked.tp == 1:
+        gradient.without_tp(case.answer)
+    elif case.small_folder is not None:
         case.optional("experiments", lambda: _experiments(case, asked))
         case.optional("gradient", lambda: loop_hf.observe(case, before_training))
 

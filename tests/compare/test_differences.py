@@ -118,3 +118,11 @@ def test_worst_comes_first():
 )
 def test_spellings_of_one_parameter_meet(name, joined):
     assert canonical(name) == joined
+
+
+def test_a_column_that_ignores_sequence_parallel_is_not_measured_by_one_that_does_it():
+    done = column("a@1", layers("norm", loop="sum", shape=(8,)))
+    ignoring = column("b@1", layers("norm", loop="none", shape=(8,)))
+    assert len(said([done, ignoring], Severity.WRONG)) == 1
+    ignoring.ignored = [{"setting": "sequence_parallel", "what": "no"}]
+    assert said([done, ignoring], Severity.WRONG) == []

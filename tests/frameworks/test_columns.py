@@ -128,6 +128,7 @@ def test_axolotl_has_no_key_for_pipeline_stages(ask):
     column = ask("llama-3.1-8b", "axolotl@0.19.0", pp=2).frameworks[0]
     assert column.status == Status.UNSUPPORTED
     assert "no key for pipeline parallelism" in column.error.message
+    assert "pipeline_parallel" in column.error.message
 
 
 def test_five_axes_in_nemo_and_only_the_active_ones_in_axolotl(ask):

@@ -1,5 +1,5 @@
-"""Compare shards a model that has no weights; here the framework's own loader loads a checkpoint of a small one, and every
-parameter must be where compare puts it."""
+"""Compare shards a model that has no weights; here the framework's own loader loads a checkpoint of a small one, and
+every parameter must be where compare puts it."""
 
 import json
 import os

@@ -36,7 +36,7 @@ def question(text: str, wishes: Wishes) -> Question:
     if plan is None and intent.custom_plan:
         notes.append(f"the plan {intent.custom_plan} of the file is not run here; hand it over with --custom-plan")
     if spec.status == "unconfirmed":
-        notes.append(f"the configuration of {spec.name} is unconfirmed: {spec.notes}")
+        notes.append(f"the configuration of {spec.name} is unconfirmed: {' '.join(spec.notes)}")
     return Question(
         spec,
         layout,

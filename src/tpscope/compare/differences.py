@@ -86,6 +86,13 @@ def _loops(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
 
 
 def _gradients(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
+    # A column that ignores sequence parallel runs its norms on whole sequences: its gradients are another computation.
+    sequence = [column for column in columns if any(item["setting"] == "sequence_parallel" for item in column.ignored)]
+    for group in (sequence, [column for column in columns if column not in sequence]):
+        yield from _gradients_of(group)
+
+
+def _gradients_of(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
     tables = {column.id: joined(column) for column in columns}
     disagree: dict[tuple[tuple[str, str], ...], list[str]] = {}
     forgotten: dict[str, list[str]] = {}
@@ -218,16 +225,14 @@ def _heads(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
     by_loss = [column for column in columns if column.head.gathered_by == "loss"]
     by_plan = [column for column in columns if column.head.gathered_by == "plan"]
     if by_loss:
-        lines = dict.fromkeys(
-            f"{column.head.where.path}:{column.head.where.line}: {column.head.where.text}"
+        said = ", ".join(
+            column.id + (f" ({column.head.where.path}:{column.head.where.line})" if column.head.where else "")
             for column in by_loss
-            if column.head.where
         )
-        where = f" ({'; '.join(lines)})" if lines else ""
         yield Difference(
             "logits", values,
-            f"{', '.join(column.id for column in by_loss)}: the plan keeps the logits sharded over the vocabulary, and "
-            f"the default loss gathers them on every rank{where}",
+            f"{said}: the plan keeps the logits sharded over the vocabulary, and the default loss gathers them on "
+            "every rank",
             Severity.COST,
         )  # fmt: skip
     if by_plan and len(set(values.values())) > 1:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import date, timedelta
 from importlib import resources
 from pathlib import Path
 
@@ -160,9 +161,33 @@ def _resolve(target: Target, declared: dict[str, str], say: Say) -> list[str]:
         wanted.write_text("\n".join(asked), encoding="utf-8")
         override.write_text("\n".join(f'{name} ; python_version < "0"' for name in _FROM_BASE), encoding="utf-8")
         command = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--override", str(override)]
-        lines = _uv([*command, str(wanted)], target).splitlines()
+        day = released(target)
+        when = ["--exclude-newer", (day + timedelta(days=1)).isoformat()] if day else []
+        lines = _uv([*command, *when, str(wanted)], target).splitlines()
     pins = [line.strip() for line in lines if "==" in line]
     return [line for line in pins if canonicalize_name(line.split("==")[0]) != canonicalize_name(family.distribution)]
+
+
+def released(target: Target) -> date | None:
+    """The day on which a version came out, by asking the index whether it was there by a given day; None for a
+    checkout, or if the index does not tell days. Packages without an upper bound are taken as of then: a version is
+    run with what its users got, not with what came out since."""
+    if target.checkout is not None or not _known_by(target, date.today()):
+        return None
+    early, late = date(2018, 1, 1), date.today()
+    if _known_by(target, early):
+        return None
+    while (late - early).days > 1:
+        middle = early + (late - early) // 2
+        early, late = (early, middle) if _known_by(target, middle) else (middle, late)
+    return late
+
+
+def _known_by(target: Target, day: date) -> bool:
+    command = [uv.find_uv_bin(), "pip", "compile", "--quiet", "--no-deps", "--exclude-newer", day.isoformat(), "-"]
+    command += ["--python", sys.executable, *_index_options()]
+    wanted = f"{target.family.distribution}=={target.version}"
+    return subprocess.run(command, input=wanted, capture_output=True, text=True, check=False).returncode == 0
 
 
 def _locked(target: Target) -> list[str] | None:

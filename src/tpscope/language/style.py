@@ -2,8 +2,8 @@
 
 The activation layouts are those of the module's first input and first output, `[batch, seq, hidden]`; `Shard(1)` is
 the sequence, `Shard(2)` the hidden dimension. Collectives follow from the layouts (`placement.collective`) and, where
-a style issues its own, from the table below, which `tests/language/test_style.py` holds against the classes that the
-installed frameworks export.
+a style issues its own, from the table below, which `tests/frameworks/test_columns.py` holds against what the installed
+frameworks export.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,11 +86,15 @@ def config_of(case: Case, layout: Layout) -> Any:
 def _no_key(case: Case, layout: Layout) -> None:
     """What Axolotl has no key for is unsupported: said before anything runs, with the schema as the witness."""
     if layout.pp > 1:
-        known = cite(case.roots, "axolotl/utils/schemas/config.py", "pipeline_parallel", "AxolotlInputConfig")
-        if known is None:
-            where = cite(case.roots, "axolotl/utils/schemas/config.py", "tensor_parallel_size", "AxolotlInputConfig")
-            message = "Axolotl's configuration schema has no key for pipeline parallelism"
-            raise Refused(Status.UNSUPPORTED, Failure("NoSuchSetting", message, "layout", where))
+        schemas = "axolotl/utils/schemas"
+        keys = ("pipeline_parallel", "pp_size")
+        files = [file for root in case.roots for file in sorted(Path(root, schemas).glob("*.py"))]
+        if not any(key in file.read_text(encoding="utf-8") for key in keys for file in files):
+            message = (
+                f"Axolotl's configuration has no key for pipeline parallelism (none of {', '.join(keys)} stands in the "
+                f"{len(files)} files of {schemas})"
+            )
+            raise Refused(Status.UNSUPPORTED, Failure("NoSuchSetting", message, "layout"))
     if case.request.custom_plan is not None:
         where = cite(
             case.roots, "axolotl/loaders/model.py", 'self.model_kwargs["tp_plan"] = "auto"', "ModelLoader._build_model"

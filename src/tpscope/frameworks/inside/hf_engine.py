@@ -178,7 +178,7 @@ def _untied() -> contextlib.AbstractContextManager[Any]:
     name = "transformers.initialization"
     if importlib.util.find_spec(name) is None:
         return contextlib.nullcontext()
-    return importlib.import_module(name).no_tie_weights()
+    return getattr(importlib.import_module(name), "no_tie_weights", contextlib.nullcontext)()
 
 
 def tied(model: nn.Module) -> bool:

@@ -32,9 +32,7 @@ def answer(case: Case) -> None:
     """Fill the answer of one case."""
     layout = case.request.layout
     if layout.pp > 1:
-        case.answer.ignored.append(
-            {"setting": "pp", "what": "the plan is shown for the whole model; NeMo applies it inside every stage"}
-        )
+        case.shim("the model is not split into pipeline stages: the plan is shown for the whole of it")
     world.start(layout.world)
     with case.during("mesh"):
         mesh = Meshes(case, layout)
@@ -122,12 +120,12 @@ class Meshes:
         """Axis names and sizes, in the framework's order."""
         if self.mesh is None:
             return Mesh(built_by=self.built_by)
-        names = [getattr(name, "value", str(name)) for name in self.mesh.mesh_dim_names]
+        names = [params.axis(name) for name in self.mesh.mesh_dim_names]
         root = getattr(self.mesh, "_get_root_mesh", lambda: self.mesh)()
         flattened = getattr(root, "_flatten_mapping", {}) or {}
         return Mesh(
             dict(zip(names, self.mesh.mesh.shape, strict=True)),
-            {str(getattr(name, "value", name)): [str(flat.size())] for name, flat in flattened.items()},
+            {params.axis(name): [str(flat.size())] for name, flat in flattened.items()},
             self.built_by,
         )
 

@@ -56,8 +56,8 @@ def _bare(name: str) -> str:
 def _row(name: str, tensor: torch.Tensor, before: tuple[int, ...] | None, rule: Rule | None) -> ParameterRow:
     mesh: dict[str, str] = {}
     if isinstance(tensor, DTensor):
-        axes = tensor.device_mesh.mesh_dim_names or ("tp",)
-        mesh = {axis: str(_placement(placement)) for axis, placement in zip(axes, tensor.placements, strict=True)}
+        axes = tuple(axis(name) for name in tensor.device_mesh.mesh_dim_names or ("tp",))
+        mesh = {name: str(_placement(place)) for name, place in zip(axes, tensor.placements, strict=True)}
         on_tp = _placement(tensor.placements[axes.index("tp")]) if "tp" in axes else REPLICATE
         whole, local = tuple(tensor.shape), tuple(tensor._local_tensor.shape)
         if "tp" in axes and axes != ("tp",):
@@ -71,8 +71,13 @@ def _row(name: str, tensor: torch.Tensor, before: tuple[int, ...] | None, rule: 
     gradient = Reduction.SHARDED if on_tp.sharded else (rule.style.gradient if rule else Reduction.NONE)
     return ParameterRow(
         name, list(whole), str(on_tp), list(local), gradient, Reduction.UNOBSERVED,
-        rule.pattern if rule else None, tensor.requires_grad, mesh if len(mesh) > 1 else {},
+        rule.pattern if rule else None, tensor.requires_grad, mesh if set(mesh) - {"tp"} else {},
     )  # fmt: skip
+
+
+def axis(name: Any) -> str:
+    """A mesh axis by its plain name, where a framework names axes by an enumeration."""
+    return str(getattr(name, "value", name))
 
 
 def _placement(placement: Any) -> Placement:
@@ -131,5 +136,5 @@ def head(answer: FrameworkAnswer) -> None:
         return
     found = answer.head
     found.module, found.style, found.plan_output = row.pattern, row.style, row.output
-    if row.output == "Replicate()" and row.matched:
+    if row.output == "Replicate()" and row.pattern not in answer.unmatched:
         found.gathered_by = "plan"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -97,7 +98,9 @@ def failure(error: BaseException, phase: str, roots: list[str]) -> tuple[Failure
         and bool(str(error).strip())
         and not isinstance(error, (ImportError, AttributeError, KeyError, IndexError))
     )
-    message = " ".join(str(error).split())[:1200] or type(error).__name__
+    # An address differs from run to run, and means nothing in another.
+    message = re.sub(r"\b(0x[0-9a-f]{8,}|\d{12,})\b", "<address>", " ".join(str(error).split())[:1200])
+    message = message or type(error).__name__
     lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-12)
     return Failure(type(error).__name__, message, phase, where, "".join(lines)[-6000:]), deliberate
 

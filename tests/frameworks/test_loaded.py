@@ -13,7 +13,7 @@ from tpscope.models.read import read
 from tpscope.models.shrink import shrink
 
 pytestmark = pytest.mark.frameworks
-LOADERS = ("axolotl@0.13.2", "axolotl@0.16.0", "axolotl@0.19.0", "transformers@5.23.0")
+LOADERS = ("axolotl@0.13.2", "axolotl@0.14.0", "axolotl@0.16.0", "axolotl@0.19.0", "transformers@5.23.0")
 MODELS = ("llama-3.1-8b", "qwen3-8b", "phi-3-mini", "glm-4-9b", "qwen2.5-7b")
 
 SCRIPT = """

@@ -34,6 +34,18 @@ def test_a_name_that_cannot_be_meant_is_refused_with_a_way_out(text, words):
         registry.parse(text)
 
 
+def test_a_version_that_cannot_be_driven_is_no_crash_of_the_frameworks():
+    from tpscope.frameworks.inside.trace import failure, ours
+    from tpscope.frameworks.inside.world import start
+
+    with pytest.raises(TypeError) as theirs:
+        start("many", "ranks")
+    assert not ours(theirs.value)
+    with pytest.raises(TypeError) as mine:
+        failure(ValueError("x"), "phase", 7)
+    assert ours(mine.value)
+
+
 def test_a_checkout_is_a_version(tmp_path, monkeypatch):
     (tmp_path / "nemo").mkdir()
     (tmp_path / "nemo" / "pyproject.toml").write_text("[project]\nname='nemo-automodel'\n")

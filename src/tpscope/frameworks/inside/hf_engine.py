@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from tpscope.frameworks.inside.case import Case
 
@@ -55,13 +57,13 @@ class Slice:
 
 
 def engine() -> str:
-    """`distributed-config` (5.16 and later), `local` (5.4 to 5.12) or `hooks` (4.x to 5.3)."""
+    """`distributed-config` (5.16 and later), `loading` (5.0 to 5.15: the weight loader cuts with each style's own
+    `shard_tensor`) or `hooks` (4.x)."""
     from transformers import PreTrainedModel
 
     if hasattr(PreTrainedModel, "maybe_distribute_model"):
         return "distributed-config"
-    module = importlib.import_module("transformers.integrations.tensor_parallel")
-    return "local" if hasattr(module, "AllReduceBackward") or hasattr(module, "_AllReduceBackward") else "hooks"
+    return "loading" if importlib.util.find_spec("transformers.core_model_loading") else "hooks"
 
 
 def prepare(case: Case, cls: type, asked: Asked) -> tuple[Any, Any]:
@@ -80,8 +82,6 @@ def prepare(case: Case, cls: type, asked: Asked) -> tuple[Any, Any]:
 
 
 def _prepare_config(cls: type, asked: Asked) -> tuple[Any, Any]:
-    import inspect
-
     from transformers.distributed.configuration_utils import DistributedConfig
 
     known = set(inspect.signature(DistributedConfig).parameters)
@@ -109,11 +109,14 @@ def apply(case: Case, model: nn.Module, config: Any, mesh: Any, asked: Asked) ->
         model.tie_weights()
         return model, {}
     module = importlib.import_module("transformers.integrations.tensor_parallel")
-    if kind == "local":
-        plan = asked.plan if isinstance(asked.plan, dict) else None
-        model = module.distribute_model(model, plan, None, mesh, asked.tp)
-        return model, _shard_local(model, module, mesh)
-    model = module.distribute_model(model, None, mesh, asked.tp)
+    options = {
+        "tp_plan": asked.plan if isinstance(asked.plan, dict) else None, "distributed_config": None,
+        "device_mesh": mesh, "tp_size": asked.tp,
+    }  # fmt: skip
+    known = inspect.signature(module.distribute_model).parameters
+    model = module.distribute_model(model, **{name: value for name, value in options.items() if name in known})
+    if kind == "loading":
+        return model, _shard_loading(model, module, mesh)
     _shard_hooked(model, module, mesh)
     return model, {}
 
@@ -126,8 +129,8 @@ def _shard_hooked(model: nn.Module, module: Any, mesh: Any) -> None:
     model.tie_weights()
 
 
-def _shard_local(model: nn.Module, module: Any, mesh: Any) -> Decided:
-    """5.4's loader: the pattern that its alternation finds decides, and that style's `shard_tensor` cuts."""
+def _shard_loading(model: nn.Module, module: Any, mesh: Any) -> Decided:
+    """The loader of 5.0 to 5.15: the pattern that its alternation finds decides, that style's `shard_tensor` cuts."""
     plan = dict(model.tp_plan or {})
     if not plan:
         return {}
@@ -145,7 +148,11 @@ def _shard_local(model: nn.Module, module: Any, mesh: Any) -> Decided:
             Slice(parameter.detach()), tensor_idx=None, device=parameter.device, dtype=parameter.dtype
         )
         target = model.get_submodule(owner)
-        setattr(target, leaf, nn.Parameter(local.contiguous(), requires_grad=parameter.requires_grad))
+        local = local.contiguous()
+        if getattr(layer, "use_dtensor", False):
+            shape, stride = parameter.shape, parameter.stride()
+            local = DTensor.from_local(local, mesh, layer.shard, run_check=False, shape=shape, stride=stride)
+        setattr(target, leaf, nn.Parameter(local, requires_grad=parameter.requires_grad))
         if hasattr(layer, "update_module_attributes"):
             layer.update_module_attributes(target)
     model.tie_weights()

@@ -105,6 +105,15 @@ def failure(error: BaseException, phase: str, roots: list[str]) -> tuple[Failure
     return Failure(type(error).__name__, message, phase, where, "".join(lines)[-6000:]), deliberate
 
 
+def ours(error: BaseException) -> bool:
+    """True if an exception was raised by a statement of the code that drives the framework."""
+    frames = _frames(error.__traceback__)
+    here = Path(__file__).parent
+    # These two stand between the framework and torch: what comes through them is torch's.
+    between = {str(here / "device.py"), str(here / "wire.py")}
+    return bool(frames) and frames[-1][0].startswith(f"{here}/") and frames[-1][0] not in between
+
+
 def _frames(tb: TracebackType | None) -> list[tuple[str, int, str]]:
     found = []
     while tb is not None:

@@ -5,7 +5,7 @@ from columns import column, plan_row, refused, row
 
 from tpscope.compare.differences import find
 from tpscope.compare.join import canonical
-from tpscope.language.answer import Failure, Head
+from tpscope.language.answer import Failure, Head, TrailLine
 from tpscope.language.verdict import Severity, Status
 
 LAYER = "model.layers.{}.self_attn.{}.weight"
@@ -67,9 +67,23 @@ def test_a_loop_that_raises_blocks():
     assert "before the first optimizer step" in sentence
 
 
-@pytest.mark.parametrize(("after", "count"), [(False, 1), (True, 0)])
-def test_untying_is_told_from_staying_tied(after, count):
-    assert len(said([column("a@1", tied=True, tied_after=after)], Severity.WRONG)) == count
+@pytest.mark.parametrize(
+    ("after", "step", "wrong"),
+    [(False, None, 1), (True, None, 0), (True, True, 0), (True, False, 1), (False, False, 1)],
+)
+def test_untying_is_told_from_staying_tied(after, step, wrong):
+    tied = column("a@1", tied=True, tied_after=after)
+    tied.head.tied_after_step = step
+    assert len(said([tied], Severity.WRONG)) == wrong
+
+
+def test_a_head_that_the_loader_ties_again_is_a_note():
+    tied = column("a@1", tied=True, tied_after=True)
+    tied.head.retied_at = TrailLine("a/load.py", 9, "load", "model.tie_weights()")
+    assert said([tied], Severity.WRONG) == []
+    assert said([tied], Severity.NOTE) == [
+        "a@1: sharding unties head and embedding, the checkpoint loader ties them again (a/load.py:9)"
+    ]
 
 
 def test_a_parameter_sharded_here_and_whole_there_costs():

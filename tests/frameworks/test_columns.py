@@ -80,10 +80,11 @@ def test_axolotl_refuses_tied_embeddings_in_its_own_words(ask):
     assert column.error.where.text.startswith("raise ValueError")
 
 
-def test_an_early_nemo_unties_a_tied_head_and_a_later_one_does_not(ask):
+def test_an_early_nemo_unties_a_tied_head_and_its_loader_ties_it_again(ask):
     before, after = ask("llama-3.2-1b", "nemo@0.2.0", "nemo@0.7.0").frameworks
-    assert (before.head.tied, before.head.tied_after) == (True, False)
-    assert (after.head.tied, after.head.tied_after) == (True, True)
+    assert (before.head.tied, before.head.tied_after, before.head.tied_after_step) == (True, True, True)
+    assert before.head.retied_at.text == "model.tie_weights()"
+    assert (after.head.tied, after.head.tied_after, after.head.retied_at) == (True, True, None)
 
 
 def test_the_head_is_kept_sharded_by_the_plan_and_gathered_by_the_default_loss(ask):

@@ -135,19 +135,29 @@ def _act(value: str, several: bool) -> str:
 def _untied(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
     values = {column.id: _tie(column) for column in columns}
     for column in columns:
-        if column.head.tied and column.head.tied_after is False:
-            yield Difference(
-                "tied head", values,
-                f"{column.id} unties the output head from the embedding: after sharding they are two parameters, each "
-                "trained on its own part of the gradient",
-                Severity.WRONG,
-            )  # fmt: skip
+        head = column.head
+        if not head.tied:
+            continue
+        said = f"{column.id}: {_tie(column)}"
+        if head.tied_after_step is False or (head.tied_after_step is None and not head.tied_after):
+            yield Difference("tied head", values, f"{said}: each is trained by itself", Severity.WRONG)
+        elif head.retied_at is not None:
+            yield Difference("tied head", values, said, Severity.NOTE)
 
 
 def _tie(column: FrameworkAnswer) -> str:
-    if not column.head.tied:
-        return "not tied"
-    return "tied, still tied after sharding" if column.head.tied_after else "tied, two parameters after sharding"
+    head = column.head
+    if not head.tied:
+        return "head and embedding are not tied"
+    words = "sharding leaves the tie of head and embedding"
+    if head.retied_at is not None:
+        line = f"{head.retied_at.path}:{head.retied_at.line}"
+        words = f"sharding unties head and embedding, the checkpoint loader ties them again ({line})"
+    elif not head.tied_after:
+        return "sharding unties head and embedding, and they are two parameters from then on"
+    if head.tied_after_step is False:
+        words += ", and after a forward and a backward they are two parameters again"
+    return words
 
 
 def _adapters(columns: list[FrameworkAnswer]) -> Iterator[Difference]:

@@ -76,6 +76,7 @@ class Worker:
         keep.update(
             HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="info", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false",
             AXOLOTL_DO_NOT_TRACK="1", TRL_EXPERIMENTAL_SILENCE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1",
+            TORCHDYNAMO_DISABLE="1",
             HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1", PYTHONUNBUFFERED="1",
         )  # fmt: skip
         return keep

@@ -108,7 +108,11 @@ class Mesh:
 
 @dataclass
 class Head:
-    """What happens to the logits: by the plan, and by the loss that the framework uses by default."""
+    """What happens to the logits, by the plan and by the loss that the framework uses by default; and to a tied head.
+
+    `tied`: the published model ties head and embedding. `tied_after`: so it is after sharding and loading, `retied_at`
+    the line that tied it again if sharding had untied it. `tied_after_step`: so it is after a forward and a backward.
+    """
 
     module: str = ""
     style: str | None = None
@@ -119,6 +123,8 @@ class Head:
     loss: str | None = None
     loss_gathers: bool | None = None
     where: TrailLine | None = None
+    retied_at: TrailLine | None = None
+    tied_after_step: bool | None = None
 
 
 @dataclass

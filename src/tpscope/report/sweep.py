@@ -83,7 +83,7 @@ def _cell(column: FrameworkAnswer) -> dict[str, Any]:
         "where": f"{error.where.path}:{error.where.line}" if error and error.where else None,
         "loop": column.loop_error is None,
         "ignored": [item["setting"] for item in column.ignored],
-        "untied": column.head.tied and column.head.tied_after is False,
+        "untied": column.head.tied and column.head.tied_after_step is False,
         "unobserved": column.forward.get("unobserved"),
         "seconds": column.seconds.get("case"),
     }

@@ -111,6 +111,8 @@ def _answer(family: str, request: Request, answer: FrameworkAnswer, scratch: Pat
     case = Case(request, answer, _write(request, scratch / "model", request.config), None)
     if small := request.training.get("small_config"):
         case.small_folder = _write(request, scratch / "small", small)
+    if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
+        case.shim("torch.compile is off: what a framework compiles runs eagerly")
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_MODULES_CACHE"] = str(scratch / "modules")
     os.chdir(scratch)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from tpscope.frameworks.inside import params
 from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.trace import Trail, failure
 from tpscope.frameworks.inside.wire import MARK, Recorder
@@ -91,6 +92,8 @@ class Observation:
                 looped = _classify(self._before[name], _local(parameter.grad), self.recorder.size)
                 found[wildcard(_plain(name))] = _combine(self._backward.get(name), self._pending[name], looped)
         _fill(self.case.answer, found)
+        if self.case.answer.head.tied:
+            self.case.answer.head.tied_after_step = params.tied(model)
         self.case.answer.forward.pop("unobserved", None)
         phases = ("forward", "loss", "backward", "loop")
         self.case.answer.forward["collectives_small_model"] = {phase: self.recorder.count(phase) for phase in phases}

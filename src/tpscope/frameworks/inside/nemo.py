@@ -16,6 +16,8 @@ from tpscope.frameworks.inside import loop_nemo, normal, params, world
 from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.device import Elsewhere
 from tpscope.frameworks.inside.nemo_selection import FLAG, experiments, flagged, level_of, selection_trail
+from tpscope.frameworks.inside.source import condition, source_of
+from tpscope.frameworks.inside.trace import cite
 from tpscope.language.answer import LoraAnswer, Mesh
 from tpscope.language.layout import Layout
 
@@ -146,14 +148,26 @@ class Meshes:
             model = manager(self.config, self.mesh, self.moe_mesh).parallelize(model)
         else:
             model = self.config.parallelize(model)
+        return self._retie(model)
+
+    def _retie(self, model: nn.Module) -> nn.Module:
+        """Tie the head again as this version does: a function of its own, or statements of its checkpoint loader."""
+        untied = not params.tied(model)
         infrastructure = "nemo_automodel._transformers.infrastructure"
-        retie = (
+        own = (
             getattr(importlib.import_module(infrastructure), "_ensure_tied_lm_heads", None)
             if _has(infrastructure)
             else None
         )
-        if retie is not None:
-            retie(model)
+        if own is not None:
+            own(model)
+            return model
+        path, fragment = source_of("nemo_automodel.components.checkpoint.checkpointing"), "model.tie_weights()"
+        wanted = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
+        exec(condition(path, "load_base_model", fragment), {"model": model, "is_tied_lm_head": wanted})
+        if untied and params.tied(model):
+            relative = "nemo_automodel/components/checkpoint/checkpointing.py"
+            self.case.answer.head.retied_at = cite(self.case.roots, relative, fragment, "load_base_model")
         return model
 
 

@@ -11,7 +11,10 @@ from tpscope.report.text import listed, not_yet, place, table, together
 
 TITLE = "Summary and recommendations"
 _SEVERITIES = {
-    Severity.WRONG: "the model that trains is not the model that was meant, and nothing is raised",
+    Severity.WRONG: (
+        "columns that compute alike treat a gradient or a tie differently, and nothing is raised; which of them is "
+        "right, prove will tell"
+    ),
     Severity.BLOCKS: "it does not get to an optimizer step",
     Severity.IGNORED: "a setting has no effect, and nothing is raised",
     Severity.COST: "memory or traffic that another column does not spend",

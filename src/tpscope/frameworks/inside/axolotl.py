@@ -79,8 +79,11 @@ def config_of(case: Case, layout: Layout) -> Any:
         keys["dp_replicate_size"] = layout.dp_replicate
     if case.request.lora is not None:
         keys |= {"adapter": "lora", "lora_r": case.request.lora.r, "lora_alpha": case.request.lora.alpha}
-    own = case.request.training
-    return DictDefault({**(own.get("settings", {}) if own.get("kind") == "axolotl" else {}), **keys})
+    training = case.request.training
+    own = dict(training.get("settings", {})) if training.get("kind") == "axolotl" else {}
+    if own.pop("expert_parallel_size", None) is not None:
+        case.shim("expert_parallel_size of the file is left out: a layout has no expert axis")
+    return DictDefault({**own, **keys})
 
 
 def _no_key(case: Case, layout: Layout) -> None:

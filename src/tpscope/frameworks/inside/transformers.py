@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -132,7 +133,10 @@ def lora(case: Case, model: nn.Module) -> nn.Module:
         return model
     from peft import LoraConfig, get_peft_model
 
-    targets = "all-linear" if asked.targets == ("all-linear",) else list(asked.targets)
+    first = asked.targets[0]
+    # PEFT takes a list of names, or one string: its keyword, or an expression over whole module names.
+    single = len(asked.targets) == 1 and (first == "all-linear" or not re.fullmatch(r"[\w.-]+", first))
+    targets = first if single else list(asked.targets)
     config = LoraConfig(
         r=asked.r, lora_alpha=asked.alpha, lora_dropout=asked.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )

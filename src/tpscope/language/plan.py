@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,11 +46,3 @@ class Plan:
 def wildcard(name: str) -> str:
     """A parameter or module name with every number between dots replaced by `*`."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
-
-
-def collapse(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names grouped by their wildcard form, first occurrence first."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(wildcard(name), []).append(name)
-    return groups

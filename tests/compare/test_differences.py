@@ -61,10 +61,11 @@ def test_a_crash_outside_the_declared_torch_says_so():
     assert "outside" not in said([crashed], Severity.BLOCKS)[0]
 
 
-def test_a_loop_that_raises_blocks():
-    broken = column("a@1", loop_error=Failure("RuntimeError", "mixed", "training loop"))
+def test_a_loop_that_raises_blocks_and_says_where():
+    where = TrailLine("a/accelerator.py", 9, "clip_grad_norm_", "return clip(parameters)")
+    broken = column("a@1", loop_error=Failure("RuntimeError", "mixed", "training loop", where))
     (sentence,) = said([broken], Severity.BLOCKS)
-    assert "before the first optimizer step" in sentence
+    assert "before the first optimizer step, in clip_grad_norm_: RuntimeError: mixed (a/accelerator.py:9)" in sentence
 
 
 @pytest.mark.parametrize(

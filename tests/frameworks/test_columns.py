@@ -125,6 +125,19 @@ def test_a_custom_plan_wins_and_says_so(ask, tmp_path):
     assert {row.name.split(".")[-2] for row in column.parameters if row.placement != "Replicate()"} == {"up_proj"}
 
 
+def test_gradients_are_observed_under_the_custom_plan_and_not_under_the_shipped_one(ask, tmp_path):
+    plan = tmp_path / "hf_plan.py"
+    plan.write_text("PLAN = {'model.layers.*.input_layernorm': 'replicated_with_grad_allreduce'}\n")
+    shipped, own = (
+        ask("llama-3.1-8b", "transformers@5.23.0", **wishes).frameworks[0]
+        for wishes in ({}, {"custom_plan": f"{plan}:PLAN"})
+    )
+    assert loops(shipped, "input_layernorm") == {Reduction.MEAN}
+    assert loops(own, "input_layernorm") == {Reduction.SUM}
+    assert own.head.loss == shipped.head.loss
+    assert shipped.head.loss.startswith("transformers.loss.")
+
+
 def test_axolotl_has_no_key_for_pipeline_stages(ask):
     column = ask("llama-3.1-8b", "axolotl@0.19.0", pp=2).frameworks[0]
     assert column.status == Status.UNSUPPORTED

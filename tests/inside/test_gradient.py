@@ -114,3 +114,24 @@ def test_a_functional_reduction_counts_like_any_other(tp4):
         model[0].weight.grad.copy_(functional.wait_tensor(whole))
 
     assert observed(net(), loop)["0.weight"] == Reduction.SUM
+
+
+def raised_by(call):
+    with pytest.raises((AttributeError, RuntimeError)) as caught:
+        call()
+    return caught.value
+
+
+def test_what_is_missing_on_our_side_is_no_crash_of_the_frameworks(tp4):
+    from tpscope.frameworks.inside import params
+
+    def failed_with(error):
+        case = Case(Small(SimpleNamespace(tp=4)), FrameworkAnswer(id="x"), None, None)
+        Observation(case, Trail([], ("nowhere",))).failed(error)
+        return case.answer
+
+    own = failed_with(raised_by(lambda: params.shapes(None)))
+    assert (own.status, own.error, own.loop_error) == ("ok", None, None)
+    assert "AttributeError" in own.forward["unobserved"]
+    theirs = failed_with(raised_by(lambda: torch.ones(2) @ torch.ones(3)))
+    assert theirs.status == "crashed"

@@ -76,11 +76,12 @@ def _loops(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
     for column in columns:
         if column.loop_error is not None:
             error = column.loop_error
+            place = f", in {error.where.symbol}" if error.where else ""
             line = f" ({error.where.path}:{error.where.line})" if error.where else ""
             yield Difference(
                 "first optimizer step", values,
-                f"{column.id}: the training loop raises before the first optimizer step, with gradient clipping on as "
-                f"it is by default: {error.kind}: {error.message}{line}{_torch_caveat(column)}",
+                f"{column.id}: the training loop raises before the first optimizer step{place}: {error.kind}: "
+                f"{error.message}{line}{_torch_caveat(column)}",
                 Severity.BLOCKS,
             )  # fmt: skip
 

@@ -87,6 +87,8 @@ def _verdict(column: FrameworkAnswer) -> RenderableType:
         lines.append(Text(f"plan from {source}" if source else "no plan found", style="dim"))
     if column.loop_error is not None:
         lines.append(Text("stops before the first optimizer step (see below)", style="red"))
+    if reason := unobserved(column):
+        lines.append(Text(f"gradients unobserved: {reason}", style="yellow"))
     for item in column.ignored:
         lines.append(Text(f"ignores {item['setting']}", style="yellow"))
     for item in column.environment.get("outside_pin", []):
@@ -94,6 +96,13 @@ def _verdict(column: FrameworkAnswer) -> RenderableType:
             Text(f"ran on {item['package']} {item['version']}, declared {item['declared'] or 'any'}", style="dim")
         )
     return Group(head, *(Padding(line, (0, 0, 0, 2)) for line in lines))
+
+
+def unobserved(column: FrameworkAnswer) -> str | None:
+    """Why nothing was seen of the gradients, where a column that runs has none."""
+    reason = column.forward.get("unobserved")
+    failed = column.forward.get("not_run", {}).get("gradient")
+    return str(reason) if reason else f"{failed['kind']}: {failed['message']}" if failed else None
 
 
 def fraction(share: float) -> str:

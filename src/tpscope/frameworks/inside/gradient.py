@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from tpscope.frameworks.inside import params
 from tpscope.frameworks.inside.case import Case
-from tpscope.frameworks.inside.trace import Trail, failure
+from tpscope.frameworks.inside.trace import Trail, failure, ours
 from tpscope.frameworks.inside.wire import MARK, Recorder
 from tpscope.language.answer import FrameworkAnswer
 from tpscope.language.plan import wildcard
@@ -101,14 +101,15 @@ class Observation:
 
     def failed(self, error: Exception) -> None:
         """Something raised. In forward or backward it is how this framework fares with this model; in the loop it may
-        be something that is missing here, and the gradients stay unobserved."""
-        phase = "loop" if isinstance(error, ImportError) else self.recorder.phase
+        be something that is missing here. What is missing on our side is never the framework's crash."""
+        missing = isinstance(error, ImportError) or ours(error)
+        phase = "loop" if missing else self.recorder.phase
         found, deliberate = failure(
             error, "training loop" if phase == "loop" else f"{phase} of the sharded small model", self.case.roots
         )
         if phase == "loop":
             self.case.answer.forward["unobserved"] = f"{found.kind}: {found.message}"
-            if not isinstance(error, ImportError):
+            if not missing:
                 self.case.answer.loop_error = self.case.answer.loop_error or found
         else:
             self.case.answer.status = Status.REFUSED if deliberate else Status.CRASHED

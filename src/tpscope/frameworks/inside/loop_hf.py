@@ -25,7 +25,7 @@ class _BeforeStep(Exception):
 
 def observe(case: Case, prepare: Callable[[nn.Module, Any], None]) -> None:
     """Fill `gradient_loop` of every parameter. `prepare` does what a framework does before it makes its Trainer."""
-    from tpscope.frameworks.inside.transformers import lora
+    from tpscope.frameworks.inside.transformers import lora, wanted_plan
 
     tp, remote = case.request.layout.tp, case.request.remote_code is not None
     world.start(tp)
@@ -43,7 +43,7 @@ def observe(case: Case, prepare: Callable[[nn.Module, Any], None]) -> None:
         return
 
     def sharded() -> nn.Module:
-        asked = Asked(tp)
+        asked = Asked(tp, plan=wanted_plan(case))
         model = build()
         config, mesh = hf_engine.prepare(case, type(model), asked)
         model, _ = hf_engine.apply(case, model, config, mesh, asked)

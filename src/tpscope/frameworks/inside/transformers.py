@@ -44,7 +44,9 @@ def answer(case: Case) -> None:
             Status.UNSUPPORTED,
             Failure("Unsupported", "transformers' from_pretrained has no context parallel axis", "mesh"),
         )
-    shard(case, Asked(layout.tp, layout.dp_shard * layout.dp_replicate, layout.pp, _plan(case)), "DistributedConfig")
+    shard(
+        case, Asked(layout.tp, layout.dp_shard * layout.dp_replicate, layout.pp, wanted_plan(case)), "DistributedConfig"
+    )
 
 
 def know(case: Case) -> None:
@@ -58,7 +60,8 @@ def know(case: Case) -> None:
         raise Refused(Status.UNSUPPORTED, Failure("UnknownModelType", message, "model"))
 
 
-def _plan(case: Case) -> dict[str, str] | str:
+def wanted_plan(case: Case) -> dict[str, str] | str:
+    """The plan that the loader is asked for: the user's own, or "auto"."""
     if case.request.custom_plan is None:
         return "auto"
     from tpscope.frameworks.inside.nemo import custom_plan
@@ -76,6 +79,8 @@ def shard(case: Case, asked: Asked, mesh_by: str, before_training: Prepare = lam
         case.answer.model_class = f"{type(model).__module__}.{type(model).__qualname__}"
         before, names = params.shapes(model), [name for name, _ in model.named_modules()]
         case.answer.head.tied = hf_engine.tied(model)
+        loss = getattr(model, "loss_function", None)
+        case.answer.head.loss = f"{loss.__module__}.{loss.__qualname__}" if loss is not None else None
     with case.during("mesh"), trail.on():
         config, mesh = hf_engine.prepare(case, type(model), asked)
         case.answer.mesh = described(asked.mesh if asked.mesh is not None else mesh, mesh_by)
@@ -107,7 +112,6 @@ def shard(case: Case, asked: Asked, mesh_by: str, before_training: Prepare = lam
             }
         )
     params.head(case.answer)
-    case.answer.head.loss = "transformers.loss.loss_utils.ForCausalLMLoss"
     world.stop()
     if asked.tp == 1:
         gradient.without_tp(case.answer)

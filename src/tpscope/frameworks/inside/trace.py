@@ -100,7 +100,8 @@ def failure(error: BaseException, phase: str, roots: list[str]) -> tuple[Failure
     )
     # An address differs from run to run, and means nothing in another.
     message = re.sub(r"\b(0x[0-9a-f]{8,}|\d{12,})\b", "<address>", " ".join(str(error).split())[:1200])
-    message = message or type(error).__name__
+    # A bare assert says nothing: its own line is the framework's word then.
+    message = message or (where.text if where else "") or type(error).__name__
     lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-12)
     return Failure(type(error).__name__, message, phase, where, "".join(lines)[-6000:]), deliberate
 

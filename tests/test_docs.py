@@ -61,7 +61,8 @@ def test_every_command_and_flag_is_documented(name, command):
 
 
 def test_the_schema_on_disk_is_the_one_of_the_code():
-    assert Path("docs/schema/compare.json").read_text() == document.schema("compare")
+    for name in document.RESULTS:
+        assert Path(f"docs/schema/{name}.json").read_text() == document.schema(name), name
 
 
 def test_readme_is_one_page():
@@ -73,4 +74,5 @@ if __name__ == "__main__":
     for page in PAGES:
         text = page.read_text()
         page.write_text(BLOCK.sub(lambda m: f"```console\n$ tpscope {m['arguments']}\n{real(m['arguments'])}```", text))
-    Path("docs/schema/compare.json").write_text(document.schema("compare"))
+    for name in document.RESULTS:
+        Path(f"docs/schema/{name}.json").write_text(document.schema(name))

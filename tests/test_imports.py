@@ -11,7 +11,10 @@ import tpscope
 
 SOURCE = Path(tpscope.__file__).parent
 # A room may import the rooms after it, never those before it.
-ROOMS = ("cli", "report", "render", "compare", "frameworks", "models", "language", "errors")
+ROOMS = (
+    "cli", "cli_check", "report", "render", "check", "prove", "compare", "frameworks", "models", "bugs", "language",
+    "errors",
+)  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tpscope.compare.run import Question, plan_file
+from tpscope.compare.run import Question
 from tpscope.errors import UserError
+from tpscope.frameworks.targets import plan_file
 from tpscope.language.layout import AXES, Layout, Lora
 from tpscope.models.read import read
 from tpscope.models.spec import Intent

@@ -6,15 +6,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
-
-from packaging.requirements import Requirement
 
 from tpscope.compare.differences import find
 from tpscope.compare.result import Comparison, Model
-from tpscope.errors import NoFramework, UserError
+from tpscope.errors import NoFramework
 from tpscope.frameworks import runner
+from tpscope.frameworks.pins import declared_ranges, outside_pins
 from tpscope.frameworks.registry import Target
 from tpscope.frameworks.targets import environment
 from tpscope.language.answer import FrameworkAnswer, Request
@@ -78,8 +76,9 @@ class Pool:
                 self.say("run", target.id)
                 answer = self._worker(target, where).ask(request)
                 runner.keep(kept, answer)
-        answer.environment["declared"] = declared_ranges(answer, where.declared)
-        answer.environment["outside_pin"] = outside_pins(answer, where.declared)
+        packages = answer.environment.get("packages", {})
+        answer.environment["declared"] = declared_ranges(packages, where.declared)
+        answer.environment["outside_pin"] = outside_pins(packages, where.declared)
         self.say("done", target.id)
         return answer
 
@@ -118,35 +117,3 @@ def _request(question: Question, target: Target) -> Request:
         config=question.model.config, layout=question.layout, lora=question.lora, custom_plan=question.custom_plan,
         remote_code=str(remote) if remote else None, training=training,
     )  # fmt: skip
-
-
-def declared_ranges(answer: FrameworkAnswer, declared: dict[str, str]) -> dict[str, str]:
-    """For each package that matters here, the range that the framework's metadata declares."""
-    names = answer.environment.get("packages", {})
-    return {name: str(Requirement(declared[name]).specifier) for name in names if name in declared}
-
-
-def outside_pins(answer: FrameworkAnswer, declared: dict[str, str]) -> list[dict[str, str]]:
-    """Packages that ran at a version outside the range that the framework declares."""
-    found = []
-    for name, version in answer.environment.get("packages", {}).items():
-        line = declared.get(name)
-        if line is None:
-            continue
-        requirement = Requirement(line)
-        if not requirement.specifier.contains(version.split("+")[0], prereleases=True):
-            found.append({"package": name, "version": version, "declared": str(requirement.specifier)})
-    return found
-
-
-def plan_file(text: str) -> str:
-    """Check `path.py:name` and make the path absolute. Raises UserError."""
-    file, colon, name = text.rpartition(":")
-    if not colon or not name.isidentifier():
-        raise UserError(
-            f"--custom-plan {text}: write it as path.py:name, the name of a dict or of a function in the file"
-        )
-    path = Path(file).expanduser().resolve()
-    if not path.is_file():
-        raise UserError(f"--custom-plan {text}: there is no file {file}")
-    return f"{path}:{name}"

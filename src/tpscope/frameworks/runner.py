@@ -26,11 +26,14 @@ from tpscope.frameworks.base import base_path, cache_root
 from tpscope.frameworks.overlay import Overlay
 from tpscope.frameworks.registry import Target
 from tpscope.language.answer import Failure, FrameworkAnswer, Request, to_json
+from tpscope.language.proof import ProofAnswer, ProofRequest
 from tpscope.language.verdict import Status
 
 SECONDS = 300.0
 _INSIDE = Path(tpscope.__file__).parent / "frameworks" / "inside"
 _ANSWER = TypeAdapter(FrameworkAnswer)
+_PROOF = TypeAdapter(ProofAnswer)
+Reply = tuple[int, dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -50,29 +53,37 @@ def overlay_environment(overlay: Overlay) -> Environment:
     return Environment(Path(sys.executable), path, overlay.sources, overlay.digest, overlay.declared)
 
 
-class Worker:
-    """One warm process of one framework. Cases run in forks of it."""
+class Server:
+    """One warm process of one framework, in a group of its own. Cases run in forks of it.
 
-    def __init__(self, target: Target, environment: Environment):
-        self.target = target
-        self.environment = environment
-        self._scratch = tempfile.TemporaryDirectory(prefix="tpscope-")
-        self._replies: queue.Queue[str | None] = queue.Queue()
-        self._log = (Path(self._scratch.name) / "log").open("w+", encoding="utf-8", errors="replace")
+    `replies` receives `(rank, reply)` for every order, and `(rank, None)` when the process has ended.
+    """
+
+    def __init__(
+        self, target: Target, environment: Environment, log: Path, replies: queue.Queue[Reply], rank: int = 0,
+        hash_seed: int | None = None,
+    ):  # fmt: skip
+        self.hash_seed = random.randrange(1, 2**32) if hash_seed is None else hash_seed
+        self.rank = rank
+        self.log = log
+        self.ready = threading.Event()
+        self._closed = False
+        self._ended = False
         flags = ["-S"] if environment.path else []
-        self._process = subprocess.Popen(
-            [str(environment.python), "-W", "ignore", *flags, str(_INSIDE / "__main__.py"), target.family.name],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=self._variables(),
-            start_new_session=True,
-        )  # fmt: skip
-        self._count = 0
-        threading.Thread(target=self._listen, daemon=True).start()
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [str(environment.python), "-W", "ignore", *flags, str(_INSIDE / "__main__.py"), target.family.name],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+                env=self._variables(environment), start_new_session=True,
+            )  # fmt: skip
+        self._listener = threading.Thread(target=self._listen, args=(replies,), daemon=True)
+        self._listener.start()
 
-    def _variables(self) -> dict[str, str]:
+    def _variables(self, environment: Environment) -> dict[str, str]:
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TPSCOPE"))}
-        keep["PYTHONHASHSEED"] = str(random.randrange(1, 2**32))
-        if self.environment.path:
-            keep["PYTHONPATH"] = os.pathsep.join(str(entry) for entry in self.environment.path)
+        keep["PYTHONHASHSEED"] = str(self.hash_seed)
+        if environment.path:
+            keep["PYTHONPATH"] = os.pathsep.join(str(entry) for entry in environment.path)
         keep.update(
             HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="info", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false",
             AXOLOTL_DO_NOT_TRACK="1", TRL_EXPERIMENTAL_SILENCE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1",
@@ -81,11 +92,78 @@ class Worker:
         )  # fmt: skip
         return keep
 
-    def _listen(self) -> None:
+    def _listen(self, replies: queue.Queue[Reply]) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._replies.put(line)
-        self._replies.put(None)
+        with self._process.stdout as lines:
+            for line in lines:
+                reply = json.loads(line)
+                if reply.pop("ready", False):
+                    self.ready.set()
+                else:
+                    replies.put((self.rank, reply))
+        self._ended = True
+        replies.put((self.rank, None))
+        self.ready.set()
+
+    def order(self, order: dict[str, Any]) -> None:
+        """Hand over one case. An end of the process shows as a reply."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its group."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """False once the process has ended, or has closed its output and is about to."""
+        return not self._ended and self._process.poll() is None
+
+    @property
+    def code(self) -> int | None:
+        """The exit code of the process, None while it runs."""
+        return self._process.poll()
+
+    @property
+    def logged(self) -> int:
+        """Size of the log so far, to be handed to `said` later."""
+        return self.log.stat().st_size
+
+    def said(self, since: int = 0) -> str:
+        """The end of what the process wrote to standard error and output since then."""
+        return self.log.read_bytes()[since:][-6000:].decode(errors="replace")
+
+    def close(self) -> None:
+        """End the process and everything it started. At once: it holds nothing that an orderly end would save."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._ended:
+            # Its exit code says more than the signal that ends what it left behind.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._listener.join(timeout=5)
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+
+class Worker:
+    """One warm process of one framework that answers comparisons."""
+
+    def __init__(self, target: Target, environment: Environment):
+        self.target = target
+        self.environment = environment
+        self._scratch = tempfile.TemporaryDirectory(prefix="tpscope-")
+        self._replies: queue.Queue[Reply] = queue.Queue()
+        self._server = Server(target, environment, Path(self._scratch.name) / "log", self._replies)
+        self._count = 0
 
     def ask(self, request: Request, seconds: float = SECONDS) -> FrameworkAnswer:
         """Answer one request. A crash, a hang or an exit of the framework is an answer."""
@@ -94,60 +172,48 @@ class Worker:
         request.roots = [str(root) for root in self.environment.roots]
         question, answer = folder / f"request-{self._count}.json", folder / f"answer-{self._count}.json"
         question.write_text(json.dumps(to_json(request)), encoding="utf-8")
-        order = {"request": str(question), "answer": str(answer), "seconds": seconds}
-        mark = self._log.tell() if self._process.poll() is None else 0
+        mark = self._server.logged
+        self._server.order({"request": str(question), "answer": str(answer), "seconds": seconds})
         try:
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            reply = self._replies.get(timeout=seconds + 120)
-        except (BrokenPipeError, queue.Empty):
+            _, reply = self._replies.get(timeout=seconds + 120)
+        except queue.Empty:
             reply = None
         if reply is not None and answer.is_file():
             return _ANSWER.validate_json(answer.read_bytes())
-        return self._crashed(request, json.loads(reply)["exit"] if reply else self._process.poll(), seconds, mark)
+        return self._crashed(request, reply["exit"] if reply else self._server.code, seconds, mark)
 
     def _crashed(self, request: Request, code: Any, seconds: float, mark: int) -> FrameworkAnswer:
-        self._log.flush()
-        text = (Path(self._scratch.name) / "log").read_text(encoding="utf-8", errors="replace")[mark:]
         said = f"no answer within {seconds:.0f} s" if code == "timeout" else f"the process ended with exit code {code}"
-        error = Failure("ProcessDied", said, "run", None, text[-6000:])
+        error = Failure("ProcessDied", said, "run", None, self._server.said(mark))
         return FrameworkAnswer(id=request.framework, status=Status.CRASHED, error=error)
 
     @property
     def alive(self) -> bool:
         """False once the process has ended."""
-        return self._process.poll() is None
+        return self._server.alive
 
     def close(self) -> None:
-        """End the process and everything it started. At once: it holds nothing that an orderly end would save."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.stdout.close()
-        self._log.close()
+        """End the process and everything it started."""
+        self._server.close()
         self._scratch.cleanup()
 
 
 @cache
-def inside_digest() -> str:
-    """Names the code that runs inside: an answer of other code is not reused."""
-    files = sorted([*_INSIDE.glob("*.py"), *(Path(tpscope.__file__).parent / "language").glob("*.py")])
+def inside_digest(pattern: str = "*.py") -> str:
+    """Names the code that runs inside: an answer of other code is not reused. Proofs depend on `**/*.py`."""
+    files = sorted([*_INSIDE.glob(pattern), *(Path(tpscope.__file__).parent / "language").glob("*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def cached(request: Request, environment: Environment) -> Path:
-    """Where the answer to a request in an environment is kept."""
-    asked = {**to_json(request), "roots": []}
-    words = json.dumps([asked, environment.digest, inside_digest(), _files(request)], sort_keys=True)
+def cached(request: Request | ProofRequest, environment: Environment, more: str = "") -> Path:
+    """Where the answer to a request in an environment is kept. `more` names what else the answer depends on."""
+    asked = {**to_json(request), "roots": [], "folder": "", "seconds": 0}
+    inside = inside_digest("**/*.py" if isinstance(request, ProofRequest) else "*.py")
+    words = json.dumps([asked, environment.digest, inside, _files(request), more], sort_keys=True)
     return cache_root() / "answers" / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.json"
 
 
-def _files(request: Request) -> list[str]:
+def _files(request: Request | ProofRequest) -> list[str]:
     """Contents that a request names by path."""
     files: list[Path] = []
     if request.remote_code:
@@ -159,13 +225,22 @@ def _files(request: Request) -> list[str]:
 
 def recall(path: Path) -> FrameworkAnswer | None:
     """A kept answer, or None if there is none (or a killed run left half of one)."""
+    return _recall(path, _ANSWER)
+
+
+def recall_proof(path: Path) -> ProofAnswer | None:
+    """A kept proof, or None if there is none."""
+    return _recall(path, _PROOF)
+
+
+def _recall(path: Path, kind: TypeAdapter[Any]) -> Any:
     try:
-        return _ANSWER.validate_json(path.read_bytes())
+        return kind.validate_json(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
 
 
-def keep(path: Path, answer: FrameworkAnswer) -> None:
+def keep(path: Path, answer: FrameworkAnswer | ProofAnswer) -> None:
     """Keep an answer for the next time. A process that died or could not import is tried again."""
     if answer.error is not None and answer.error.kind in ("ProcessDied", "ImportError"):
         return

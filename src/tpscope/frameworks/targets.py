@@ -77,6 +77,19 @@ def environment(target: Target, say: Callable[[str], None]) -> Environment:
     return Environment(target.python, (), (Path(place),), digest, declared)
 
 
+def plan_file(text: str) -> str:
+    """Check `path.py:name` and make the path absolute. Raises UserError."""
+    file, colon, name = text.rpartition(":")
+    if not colon or not name.isidentifier():
+        raise UserError(
+            f"--custom-plan {text}: write it as path.py:name, the name of a dict or of a function in the file"
+        )
+    path = Path(file).expanduser().resolve()
+    if not path.is_file():
+        raise UserError(f"--custom-plan {text}: there is no file {file}")
+    return f"{path}:{name}"
+
+
 def _their_python() -> Path:
     if active := os.environ.get("VIRTUAL_ENV"):
         candidate = Path(active) / "bin" / "python"

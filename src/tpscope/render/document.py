@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -10,17 +11,28 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tpscope.check.result import Check
 from tpscope.compare.result import Comparison
 from tpscope.errors import UserError
 from tpscope.language.answer import to_json
+from tpscope.prove.result import Proofs
 
-RESULTS: dict[str, type] = {"compare": Comparison}
+RESULTS: dict[str, type] = {"compare": Comparison, "prove": Proofs, "check": Check}
 
 
 def document(result: Any) -> str:
     """A result as a JSON document with its `schema` field first."""
-    tree = to_json(result)
-    return json.dumps({"schema": tree.pop("schema"), **tree}, indent=1)
+    tree = _finite(to_json(result))
+    return json.dumps({"schema": tree.pop("schema"), **tree}, indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has neither infinity nor NaN: they are null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def schema(name: str) -> str:

@@ -91,7 +91,7 @@ def preload(family: str) -> str | None:
 def run(family: str, request_file: str, answer_file: str, problem: str | None) -> None:
     """Answer one request file into one answer file."""
     request = _read(json.loads(Path(request_file).read_text(encoding="utf-8")))
-    answer = FrameworkAnswer(id=request.framework, environment={"packages": _packages(request.roots)})
+    answer = FrameworkAnswer(id=request.framework, environment={"packages": packages(request.roots)})
     answer.seconds["import"] = round(IMPORT_SECONDS, 3)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="tpscope-") as scratch:
@@ -117,7 +117,7 @@ def _answer(family: str, request: Request, answer: FrameworkAnswer, scratch: Pat
     os.environ["HF_MODULES_CACHE"] = str(scratch / "modules")
     os.chdir(scratch)
     messages = io.StringIO()
-    with _logging(answer), contextlib.redirect_stdout(messages):
+    with listening(answer.log), contextlib.redirect_stdout(messages):
         try:
             adapter.answer(case)
         except Refused as refusal:
@@ -125,13 +125,14 @@ def _answer(family: str, request: Request, answer: FrameworkAnswer, scratch: Pat
         except BaseException as error:  # noqa: BLE001 - a framework's crash is an answer, never a crash of ours
             found, deliberate = failure(error, case.phase, request.roots)
             answer.error = found
-            answer.status = _status(error, found, deliberate)
+            answer.status = status_of(error, found, deliberate)
     for line in messages.getvalue().splitlines():
         if line.strip():
             answer.log.append(LogLine("PRINT", "stdout", line.strip()[:600]))
 
 
-def _status(error: BaseException, found: Failure, deliberate: bool) -> Status:
+def status_of(error: BaseException, found: Failure, deliberate: bool) -> Status:
+    """What an exception that came out of a framework makes of a case."""
     words = str(error)
     if ours(error):
         # A call that this version does not take is a gap of ours, not a crash of the framework's.
@@ -163,7 +164,7 @@ def _write(request: Request, folder: Path, config: dict[str, Any]) -> Path:
 
 
 @contextlib.contextmanager
-def _logging(answer: FrameworkAnswer) -> Iterator[None]:
+def listening(kept: list[LogLine]) -> Iterator[None]:
     """Keep every message of INFO and above that the framework logs, and every warning."""
     noise = ("torch._dynamo", "fsspec", "torch.distributed.distributed_c10d", "urllib3", "filelock")
     seen: set[tuple[str, str]] = set()
@@ -175,7 +176,7 @@ def _logging(answer: FrameworkAnswer) -> Iterator[None]:
             if record.name.startswith(noise) or (record.name, general) in seen:
                 return
             seen.add((record.name, general))
-            answer.log.append(LogLine(record.levelname, record.name, message))
+            kept.append(LogLine(record.levelname, record.name, message))
 
     handler = Keep(logging.INFO)
     root = logging.getLogger()
@@ -191,7 +192,7 @@ def _logging(answer: FrameworkAnswer) -> Iterator[None]:
         text = " ".join(str(message).split())[:600]
         if (category.__name__, text) not in seen:
             seen.add((category.__name__, text))
-            answer.log.append(LogLine("WARNING", category.__name__, text))
+            kept.append(LogLine("WARNING", category.__name__, text))
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -205,7 +206,8 @@ def _logging(answer: FrameworkAnswer) -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _packages(roots: list[str]) -> dict[str, str]:
+def packages(roots: list[str]) -> dict[str, str]:
+    """Versions of the packages that matter to tensor parallelism, as they are installed here."""
     found: dict[str, str] = {}
     for dist in metadata.distributions():
         name = (dist.metadata["Name"] or "").lower()

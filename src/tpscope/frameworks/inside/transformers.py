@@ -15,6 +15,7 @@ from tpscope.frameworks.inside.hf_engine import Asked
 from tpscope.frameworks.inside.precedence import Input, State, order, sweep
 from tpscope.frameworks.inside.trace import Trail, cite
 from tpscope.language.answer import Failure, LoraAnswer, Mesh
+from tpscope.language.layout import Lora
 from tpscope.language.verdict import Status
 
 Prepare = Callable[[nn.Module, Any], None]
@@ -135,6 +136,15 @@ def lora(case: Case, model: nn.Module) -> nn.Module:
     asked = case.request.lora
     if asked is None:
         return model
+    wrapped = adapted(asked, model)
+    count = sum(1 for name, _ in wrapped.named_parameters() if "lora_A" in name)
+    if not case.answer.lora.requested:
+        case.answer.lora = LoraAnswer(True, "peft.get_peft_model", count)
+    return wrapped
+
+
+def adapted(asked: Lora, model: nn.Module) -> nn.Module:
+    """The model with PEFT's adapters on it."""
     from peft import LoraConfig, get_peft_model
 
     first = asked.targets[0]
@@ -144,11 +154,7 @@ def lora(case: Case, model: nn.Module) -> nn.Module:
     config = LoraConfig(
         r=asked.r, lora_alpha=asked.alpha, lora_dropout=asked.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
-    wrapped = get_peft_model(model, config)
-    count = sum(1 for name, _ in wrapped.named_parameters() if "lora_A" in name)
-    if not case.answer.lora.requested:
-        case.answer.lora = LoraAnswer(True, "peft.get_peft_model", count)
-    return wrapped
+    return get_peft_model(model, config)
 
 
 def _no_sequence_parallel(case: Case) -> dict[str, str]:

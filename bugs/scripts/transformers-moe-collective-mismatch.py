@@ -1,0 +1,68 @@
+"""Mixtral under transformers 5.0's plan: the ranks call different collectives in one forward and backward.
+
+torchrun --nproc-per-node 2 transformers-moe-collective-mismatch.py   (CPU, gloo; needs torch, transformers, accelerate)
+Exit code 1: the bug is there. 0: it is not.
+"""
+
+import sys
+import tempfile
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+CONFIG = AutoConfig.for_model(
+    "mixtral", vocab_size=96, hidden_size=64, intermediate_size=80, num_hidden_layers=1, num_attention_heads=4,
+    num_key_value_heads=2, num_local_experts=4,
+    num_experts_per_tok=2, pad_token_id=0, tie_word_embeddings=False, max_position_embeddings=64,
+)  # fmt: skip
+
+
+def checkpoint() -> str:
+    """A folder with a random model that all ranks see."""
+    name = [tempfile.mkdtemp()]
+    dist.broadcast_object_list(name)
+    if dist.get_rank() == 0:
+        torch.manual_seed(0)
+        made = AutoModelForCausalLM.from_config(CONFIG).double()
+        for parameter in made.parameters():
+            torch.nn.init.uniform_(parameter, -0.2, 0.2)
+        made.save_pretrained(name[0])
+    dist.barrier()
+    return name[0]
+
+
+def load(folder: str, sharded: bool) -> torch.nn.Module:
+    """The model whole, or sharded by transformers' own plan in the way that its version offers."""
+    options = {}
+    if sharded and hasattr(PreTrainedModel, "maybe_distribute_model"):
+        from transformers.distributed import DistributedConfig
+
+        options = {"distributed_config": DistributedConfig(tp_size=dist.get_world_size())}
+    elif sharded:
+        options = {"tp_plan": "auto", "tp_size": dist.get_world_size()}
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **options)
+
+
+def full(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole tensor, gathered if it is sharded."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def batch(seed: int) -> dict[str, torch.Tensor]:
+    """The same tokens on every rank."""
+    ids = torch.randint(3, CONFIG.vocab_size, (2, 16), generator=torch.Generator().manual_seed(seed))
+    return {"input_ids": ids, "labels": ids}
+
+
+dist.init_process_group("gloo")
+folder = checkpoint()
+load(folder, False).train()(**batch(0)).loss.backward()
+sharded = load(folder, True).train()
+try:
+    sharded(**batch(0)).loss.backward()
+except (RuntimeError, ValueError) as error:
+    print(f"rank {dist.get_rank()}: the unsharded model trains, the sharded one raises: {error}")
+    sys.exit(1)
+print("the sharded model runs")

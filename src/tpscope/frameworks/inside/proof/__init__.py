@@ -1,0 +1,1 @@
+"""Proofs: the framework's own code on real ranks, against the same model unsharded."""

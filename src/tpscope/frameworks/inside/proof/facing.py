@@ -1,0 +1,324 @@
+"""A sharded model facing the whole one: which part of each parameter a rank holds, and how far off its gradients are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from tpscope.frameworks.inside.proof import slices
+from tpscope.frameworks.inside.proof.driver import Work
+from tpscope.frameworks.inside.proof.reference import Grads, Reference, parameters
+from tpscope.frameworks.inside.proof.slices import WHOLE, Part
+from tpscope.language.proof import ParameterProof
+
+
+@dataclass
+class Groups:
+    """Process groups of ours, apart from the framework's: the ranks that differ in tp alone."""
+
+    work: Work
+    tp: Any = None
+    ranks: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        size, world = self.work.request.tp, self.work.request.layout.world
+        for first in range(0, world, size):
+            ranks = list(range(first, first + size))
+            group = dist.new_group(ranks)
+            if self.work.rank in ranks:
+                self.tp, self.ranks = group, ranks
+
+    def over_tp(self, value: Any) -> list[Any]:
+        """The value of each tp rank, in order."""
+        found: list[Any] = [None] * len(self.ranks)
+        dist.all_gather_object(found, value, group=self.tp)
+        return found
+
+
+def everywhere(value: Any) -> list[Any]:
+    """The value of each rank of the world."""
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def decided(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    holder = [value]
+    dist.broadcast_object_list(holder, src=0)
+    return holder[0]
+
+
+def blocks(config: dict[str, Any]) -> list[tuple[int, ...]]:
+    """How fused weights of this config may be laid out along their fused dimension: q, k, v; halves."""
+    text = next((config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)), config)
+    heads = text.get("num_attention_heads") or text.get("n_head")
+    hidden = text.get("hidden_size") or text.get("n_embd")
+    found: list[tuple[int, ...]] = []
+    if isinstance(heads, int) and isinstance(hidden, int):
+        dim = text.get("head_dim") or hidden // heads
+        kv = text.get("num_key_value_heads") or heads
+        if isinstance(kv, int):
+            found.append((heads * dim, kv * dim, kv * dim))
+            found.append((heads * dim, 2 * kv * dim))
+    for key in ("intermediate_size", "moe_intermediate_size", "ffn_dim"):
+        if isinstance(text.get(key), int):
+            found.append((text[key], text[key]))
+    return found
+
+
+class Facing:
+    """One sharded model on this rank, and the whole model's parameters."""
+
+    def __init__(self, work: Work, groups: Groups, whole: nn.Module, model: nn.Module):
+        self.work, self.groups, self.model = work, groups, model
+        self.size = work.request.tp
+        self.whole = {name: tensor.detach() for name, tensor in parameters(whole).items()}
+        self.whole_trains = {name: tensor.requires_grad for name, tensor in parameters(whole).items()}
+        self.mine = parameters(model)
+        self.parts: dict[str, Part] = {}
+        self.recuts: set[str] = set()
+        self.clipped: tuple[float, float, float] | None = None
+        self.blocks = blocks(work.request.config)
+        self.missing = sorted(set(self.whole) - set(self.mine))
+        self.extra = sorted(set(self.mine) - set(self.whole))
+
+    def adapters(self) -> dict[str, bool]:
+        """Give LoRA's matrices the whole model's numbers. Returns for each whether its replicas agreed before that."""
+        agreed: dict[str, bool] = {}
+        for name, tensor in self.mine.items():
+            if ".lora_" not in name or name not in self.whole:
+                continue
+            local, whole = slices.local_of(tensor.detach()), self.whole[name]
+            if isinstance(tensor, DTensor):
+                full = slices.gathered(tensor.detach())
+                agreed[name] = len({_digest(value) for value in self.groups.over_tp(full)}) == 1
+                self._fill(tensor, whole)
+                continue
+            part = slices.by_shape(local.shape, whole.shape, self.size)
+            if part is None:
+                continue
+            if part == WHOLE:
+                agreed[name] = len({_digest(value) for value in self.groups.over_tp(local)}) == 1
+            with torch.no_grad():
+                local.copy_(part.of(whole, self.work.tp_rank, self.size))
+            self.parts[name] = part
+        return agreed
+
+    def _fill(self, tensor: DTensor, whole: torch.Tensor) -> None:
+        from torch.distributed.tensor import distribute_tensor
+
+        placed = distribute_tensor(whole.to(tensor.dtype), tensor.device_mesh, tensor.placements, src_data_rank=None)
+        with torch.no_grad():
+            tensor._local_tensor.copy_(placed._local_tensor)
+
+    def values(self, keep: Collection[str] = ()) -> dict[str, float]:
+        """Relative error of every loaded parameter; finds this rank's part of each on the way, but for those to
+        `keep`."""
+        errors: dict[str, float] = {}
+        for name, tensor in self.mine.items():
+            whole = self.whole.get(name)
+            if whole is None or name in keep:
+                continue
+            if isinstance(tensor, DTensor):
+                full = slices.gathered(tensor.detach())
+                errors[name] = 0.0 if full.shape == whole.shape and torch.equal(full, whole) else _relative(full, whole)
+                continue
+            local = tensor.detach()
+            part = slices.find(local, whole, self.work.tp_rank, self.size, self.blocks)
+            guess = part or slices.by_shape(local.shape, whole.shape, self.size)
+            if guess is not None:
+                self.parts[name] = guess
+            if part is None:
+                wanted = guess.of(whole, self.work.tp_rank, self.size) if guess else None
+                errors[name] = _relative(local, wanted) if wanted is not None else float("inf")
+            else:
+                errors[name] = 0.0
+        return errors
+
+    def renamed(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The parameters of the model as a training loop holds it, by the names of the whole model where wrapping
+        has put something in front of them."""
+        found = parameters(model)
+        if set(found) & set(self.whole) or not found:
+            return found
+        return {name.partition(".")[2]: tensor for name, tensor in found.items()}
+
+    def untied(self) -> bool:
+        """True if two names are one parameter in the whole model and are two in the sharded one."""
+        groups: dict[int, list[str]] = {}
+        for name, tensor in self.whole.items():
+            groups.setdefault(tensor.data_ptr(), []).append(name)
+        return any(len({id(self.mine[name]) for name in names if name in self.mine}) > 1 for names in groups.values())
+
+    def trains_otherwise(self) -> list[str]:
+        """Parameters that train here and not in the whole model, or the reverse."""
+        return [
+            name
+            for name, tensor in self.mine.items()
+            if name in self.whole_trains and tensor.requires_grad != self.whole_trains[name]
+        ]
+
+    def parts_by_claim(self) -> dict[str, int | None]:
+        """The dimension on which each parameter is cut over tp, None where it is not."""
+        found: dict[str, int | None] = {}
+        for name, tensor in self.mine.items():
+            claim = slices.on_tp(tensor)
+            if claim:
+                digits = "".join(character for character in claim if character.isdigit())
+                found[name] = int(digits[0]) if digits else None
+            elif name in self.parts:
+                found[name] = self.parts[name].dim
+        return found
+
+    def recut(self, name: str, sizes: tuple[int, ...]) -> None:
+        """Load this rank's part of a parameter anew: of each of the blocks, or as its shape says."""
+        tensor, whole = self.mine[name], self.whole[name]
+        local = slices.local_of(tensor.detach())
+        part = Part(0, sizes) if sizes else slices.by_shape(local.shape, whole.shape, self.size)
+        if part is None:
+            return
+        with torch.no_grad():
+            local.copy_(part.of(whole, self.work.tp_rank, self.size))
+        # From here on values decide about this parameter, whatever its DTensor says of its rows.
+        self.parts[name] = part
+        self.recuts.add(name)
+
+    def retie(self) -> None:
+        """Put one parameter where the whole model has one."""
+        groups: dict[int, list[str]] = {}
+        for name, tensor in self.whole.items():
+            groups.setdefault(tensor.data_ptr(), []).append(name)
+        for names in groups.values():
+            first, *rest = [name for name in names if name in self.mine]
+            for name in rest:
+                owner, _, leaf = name.rpartition(".")
+                setattr(self.model.get_submodule(owner), leaf, self.mine[first])
+                self.mine[name] = self.mine[first]
+
+    def placement(self, name: str) -> str:
+        """Where the parameter is on the tp axis: as its DTensor says, or as its values show."""
+        tensor = self.mine[name]
+        if isinstance(tensor, DTensor):
+            claim = slices.on_tp(tensor)
+            return {"R": "Replicate()"}.get(
+                claim, claim.replace("S(", "Shard(dim=") if claim.startswith("S(") else claim
+            )
+        return str(self.parts.get(name, ""))
+
+    def replicated(self, name: str) -> bool:
+        """True if every tp rank holds all of this parameter (of its data-parallel share of it)."""
+        tensor = self.mine[name]
+        if isinstance(tensor, DTensor):
+            return slices.on_tp(tensor) in ("R", "Replicate()", "")
+        return self.parts.get(name) == WHOLE
+
+    def pair(self, name: str, tensor: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A tensor of this parameter's shape on this rank, and what the whole one says it should be."""
+        if isinstance(tensor, DTensor) and name in self.recuts:
+            tensor = slices.local_of(tensor.detach())
+        if isinstance(tensor, DTensor):
+            full = slices.gathered(tensor.detach())
+            return (full, whole) if full.shape == whole.shape else None
+        part = self.parts.get(name)
+        if part is None:
+            part = slices.by_shape(tensor.shape, whole.shape, self.size)
+        if part is None:
+            return None
+        expected = part.of(whole, self.work.tp_rank, self.size)
+        return (tensor.detach(), expected) if expected.shape == tensor.shape else None
+
+    def judge(self, grads: Grads, reference: Reference, wanted: Grads | None = None) -> list[ParameterProof]:
+        """One row a parameter that trains anywhere: worst error over all ranks, and whether replicas agree."""
+        wanted = reference.total if wanted is None else wanted
+        errors: dict[str, float] = {}
+        replicas: dict[str, torch.Tensor] = {}
+        finite: dict[str, bool] = {}
+        for name in self.whole:
+            whole, mine = wanted.get(name), grads.get(name)
+            if name not in self.mine or (whole is None and mine is None):
+                continue
+            whole = whole if whole is not None else torch.zeros_like(self.whole[name])
+            pair = None if mine is None else self.pair(name, mine, whole)
+            if mine is None:
+                errors[name] = reference.error(name, None, whole)
+                continue
+            if pair is None:
+                errors[name] = float("inf")
+                continue
+            finite[name] = bool(torch.isfinite(pair[0]).all())
+            errors[name] = reference.error(name, pair[0], pair[1])
+            if self.replicated(name):
+                replicas[name] = pair[0].to(torch.float64)
+        apart = self._apart(replicas, reference)
+        return self._rows(errors, finite, apart, reference, wanted)
+
+    def _apart(self, replicas: dict[str, torch.Tensor], reference: Reference) -> dict[str, float]:
+        """Largest relative distance of any tp rank's replica from the first one's."""
+        others = self.groups.over_tp(replicas)
+        found = {}
+        for name, first in others[0].items():
+            distance = max(
+                float((other[name] - first).norm())
+                if name in other and other[name].shape == first.shape
+                else float("inf")
+                for other in others
+            )
+            found[name] = distance / reference.scale(name)
+        return found
+
+    def _rows(
+        self,
+        errors: dict[str, float],
+        finite: dict[str, bool],
+        apart: dict[str, float],
+        reference: Reference,
+        wanted: Grads,
+    ) -> list[ParameterProof]:
+        mine = {
+            name: (
+                error,
+                finite.get(name, True),
+                apart.get(name, 0.0),
+                self.placement(name),
+                self.mine[name].requires_grad,
+            )
+            for name, error in errors.items()
+            if name in self.mine
+        }
+        found: dict[str, list[tuple[float, bool, float, str, bool]]] = {}
+        for answers in everywhere(mine):
+            for name, answer in answers.items():
+                found.setdefault(name, []).append(answer)
+        rows = []
+        for name in self.whole:
+            if name not in found:
+                continue
+            tolerance, ranks = reference.tolerance(name), found[name]
+            rows.append(
+                ParameterProof(
+                    name, max(rank[0] for rank in ranks), tolerance, all(rank[2] <= tolerance for rank in ranks),
+                    finite=all(rank[1] for rank in ranks),
+                    reference_norm=float(wanted[name].norm()) if name in wanted else 0.0,
+                    placement=ranks[0][3], trainable=ranks[0][4],
+                )
+            )  # fmt: skip
+        return rows
+
+
+def _digest(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().numpy().tobytes()
+
+
+def _relative(mine: torch.Tensor, wanted: torch.Tensor) -> float:
+    if mine.shape != wanted.shape:
+        return float("inf")
+    return float(
+        (mine.to(torch.float64) - wanted.to(torch.float64)).norm() / (wanted.norm().to(torch.float64) + 1e-300)
+    )

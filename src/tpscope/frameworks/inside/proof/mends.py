@@ -1,0 +1,314 @@
+"""Mends that a diagnosis tries on a sharded model: at a module's borders, on its weights, or on gradients. A cause is
+named only when its mend makes the case equal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from tpscope.frameworks.inside.proof.facing import Facing
+from tpscope.frameworks.inside.proof.reference import Grads, clean, parameters
+from tpscope.frameworks.inside.proof.slices import local_of
+from tpscope.language.plan import wildcard
+from tpscope.language.proof import Cause
+
+
+@dataclass
+class Mend:
+    """One hypothesis and its mend. `patterns` are the modules or parameters it is about: with `*` for every layer, or one
+    by its full name."""
+
+    cause: Cause
+    patterns: tuple[str, ...]
+    factor: str
+    what: str
+    mend: str
+
+    def on_model(self, facing: Facing) -> None:
+        """Change a freshly sharded model."""
+
+    @contextlib.contextmanager
+    def around_backward(self, model: nn.Module) -> Iterator[None]:
+        """Surround one backward of the loop."""
+        yield
+
+    def on_gradients(self, facing: Facing, grads: Grads) -> None:
+        """Change what the optimizer is about to see."""
+
+    def matches(self, name: str) -> bool:
+        """True if this mend is about the module or parameter `name`."""
+        return wildcard(name) in self.patterns or name in self.patterns
+
+    def modules(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        """The modules that this mend is about."""
+        for name, module in model.named_modules():
+            if self.matches(clean(f"{name}.").rstrip(".")):
+                yield name, module
+
+
+@dataclass
+class Mends:
+    """All mends that are in force, in the order in which they were found."""
+
+    found: list[Mend] = field(default_factory=list)
+
+    def on_model(self, facing: Facing) -> None:
+        """Mend a freshly sharded model."""
+        for mend in self.found:
+            mend.on_model(facing)
+
+    @contextlib.contextmanager
+    def around_backward(self, model: nn.Module) -> Iterator[None]:
+        """Mend one backward of the loop."""
+        with contextlib.ExitStack() as stack:
+            for mend in self.found:
+                stack.enter_context(mend.around_backward(model))
+            yield
+
+    def on_gradients(self, facing: Facing, grads: Grads) -> None:
+        """Mend what the optimizer is about to see."""
+        for mend in self.found:
+            mend.on_gradients(facing, grads)
+
+
+def summed(tensor: torch.Tensor, group: Any) -> torch.Tensor:
+    """The sum of a local tensor over the ranks of a group, as a new tensor."""
+    value = local_of(tensor).detach().clone().contiguous()
+    dist.all_reduce(value, group=group)
+    return value
+
+
+def _like(value: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    if not isinstance(tensor, DTensor):
+        return value
+    return DTensor.from_local(
+        value, tensor.device_mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
+    )
+
+
+class _Sum(torch.autograd.Function):
+    """Megatron's g (arXiv:1909.08053): all-reduce forward, identity backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, group: Any) -> torch.Tensor:
+        return summed(tensor, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grads[0], None
+
+
+class _Copy(torch.autograd.Function):
+    """Megatron's f (arXiv:1909.08053): identity forward, all-reduce backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, group: Any) -> torch.Tensor:
+        ctx.group = group
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return summed(grads[0], ctx.group), None
+
+
+class _ScaleBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, factor: float) -> torch.Tensor:
+        ctx.factor = factor
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grads[0] * ctx.factor, None
+
+
+def outputs(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Have a module's first tensor out changed."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, torch.Tensor):
+            return change(output)
+        if isinstance(output, tuple):
+            return (change(output[0]), *output[1:])
+        return output
+
+    module.register_forward_hook(hook)
+
+
+def inputs(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Have a module's first floating tensor in changed, before its parallel style sees it."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        for index, value in enumerate(args):
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1:
+                return (*args[:index], change(value), *args[index + 1 :]), kwargs
+        for key, value in kwargs.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1:
+                return args, {**kwargs, key: change(value)}
+        return None
+
+    module.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
+
+
+@dataclass
+class SumOutput(Mend):
+    """All-reduce what the module gives."""
+
+    def on_model(self, facing: Facing) -> None:
+        for _, module in self.modules(facing.model):
+            outputs(module, lambda tensor: _Sum.apply(tensor, facing.groups.tp))
+
+
+@dataclass
+class ScaleOutput(Mend):
+    """Multiply what the module gives, in forward only or with its gradient."""
+
+    by: float = 1.0
+
+    def on_model(self, facing: Facing) -> None:
+        for _, module in self.modules(facing.model):
+            outputs(module, lambda tensor: tensor * self.by)
+
+
+@dataclass
+class BiasOnce(Mend):
+    """Take the bias off as often as it was added too much."""
+
+    times: float = 1.0
+
+    def on_model(self, facing: Facing) -> None:
+        for _, module in self.modules(facing.model):
+            outputs(module, lambda tensor, module=module: tensor - self.times * _bias(module).detach())  # type: ignore[misc]
+
+
+def _bias(module: nn.Module) -> torch.Tensor:
+    found = module.bias
+    assert isinstance(found, torch.Tensor)
+    return found.full_tensor() if isinstance(found, DTensor) else found
+
+
+@dataclass
+class SumInputGradient(Mend):
+    """All-reduce the gradient that the module sends back."""
+
+    def on_model(self, facing: Facing) -> None:
+        for _, module in self.modules(facing.model):
+            inputs(module, lambda tensor: _Copy.apply(tensor, facing.groups.tp))
+
+
+@dataclass
+class ScaleInputGradient(Mend):
+    """Multiply the gradient that the module sends back."""
+
+    by: float = 1.0
+
+    def on_model(self, facing: Facing) -> None:
+        for _, module in self.modules(facing.model):
+            inputs(module, lambda tensor: _ScaleBackward.apply(tensor, self.by))
+
+
+@dataclass
+class RightAdapter(Mend):
+    """Adapters as their base layers are cut: behind a row-cut A the sum over tp, before a column-cut B the sum of its
+    gradient."""
+
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def on_model(self, facing: Facing) -> None:
+        group = facing.groups.tp
+        for name, module in facing.model.named_modules():
+            pattern = wildcard(clean(f"{name}.").rstrip("."))
+            if pattern in self.rows:
+                outputs(module, lambda tensor: _Sum.apply(tensor, group))
+            elif pattern in self.columns:
+                inputs(module, lambda tensor: _Copy.apply(tensor, group))
+
+
+@dataclass
+class TrueNorm(Mend):
+    """Clip by the norm of the whole model's gradient instead of the norm that the loop computed."""
+
+    def on_gradients(self, facing: Facing, grads: Grads) -> None:
+        if facing.clipped is None:
+            return
+        limit, computed, true = facing.clipped
+        right, done = min(1.0, limit / (true + 1e-6)), min(1.0, limit / (computed + 1e-6))
+        for name in list(grads):
+            grads[name] = grads[name] * (right / done)
+
+
+@dataclass
+class SumGradient(Mend):
+    """All-reduce the parameter's gradient over tp before the optimizer."""
+
+    def on_gradients(self, facing: Facing, grads: Grads) -> None:
+        for name in list(grads):
+            if self.matches(name):
+                grads[name] = _like(summed(grads[name], facing.groups.tp), grads[name])
+
+
+@dataclass
+class ScaleGradient(Mend):
+    """Multiply the parameter's gradient before the optimizer."""
+
+    by: float = 1.0
+
+    def on_gradients(self, facing: Facing, grads: Grads) -> None:
+        for name in list(grads):
+            if self.matches(name):
+                grads[name] = grads[name] * self.by
+
+
+@dataclass
+class FreshGradient(Mend):
+    """Have each backward start from an empty gradient, and add what was there afterwards."""
+
+    @contextlib.contextmanager
+    def around_backward(self, model: nn.Module) -> Iterator[None]:
+        own = {name: tensor for name, tensor in parameters(model).items() if self.matches(name)}
+        before = {name: tensor.grad for name, tensor in own.items()}
+        for tensor in own.values():
+            tensor.grad = None
+        yield
+        for name, tensor in own.items():
+            earlier = before[name]
+            if earlier is not None:
+                tensor.grad = earlier if tensor.grad is None else tensor.grad + earlier
+
+
+@dataclass
+class RightSlice(Mend):
+    """Load the part of the weight that this rank's work needs. `blocks`: sizes along dim 0 that are cut one by one."""
+
+    blocks: tuple[int, ...] = ()
+
+    def on_model(self, facing: Facing) -> None:
+        for name in list(facing.mine):
+            if self.matches(name):
+                facing.recut(name, self.blocks)
+
+
+@dataclass
+class Retie(Mend):
+    """Make the output head and the embedding one parameter again."""
+
+    def on_model(self, facing: Facing) -> None:
+        facing.retie()
+
+
+@dataclass
+class Thaw(Mend):
+    """Let train what trains in the whole model, and nothing else."""
+
+    def on_model(self, facing: Facing) -> None:
+        for name, tensor in facing.mine.items():
+            if name in facing.whole_trains:
+                tensor.requires_grad_(facing.whole_trains[name])

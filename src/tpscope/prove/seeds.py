@@ -1,0 +1,54 @@
+"""A verdict that nothing explains may hang on the order of a set, that is on PYTHONHASHSEED: ask under other seeds."""
+
+from __future__ import annotations
+
+from tpscope.language.proof import Cause, Diagnosis, ProofAnswer
+from tpscope.language.verdict import Verdict
+
+
+def may_matter(answer: ProofAnswer) -> bool:
+    """True for what is different and unexplained, and for a rank that failed or waited where others did not."""
+    if answer.error is not None and answer.error.kind == "ImportError":
+        return False
+    causes = {diagnosis.cause for diagnosis in answer.diagnosis}
+    if answer.verdict == Verdict.DIFFERENT:
+        return causes <= {Cause.UNKNOWN, Cause.DRIFT}
+    if answer.verdict == Verdict.CRASHED:
+        alone = bool(answer.error and answer.error.kind == "ProcessDied") or _uneven(answer)
+        return alone or (bool(causes) and causes <= {Cause.UNKNOWN, Cause.DRIFT})
+    return False
+
+
+def _uneven(answer: ProofAnswer) -> bool:
+    """True if ranks ended in different ways."""
+    last = {trace.strip().rpartition("\n")[2] for trace in answer.rank_errors.values()}
+    return len(last) > 1
+
+
+def judged(found: ProofAnswer, own: list[int], others: list[tuple[ProofAnswer, list[int]]]) -> ProofAnswer:
+    """The answer with what other seeds gave; if a verdict changed with them, that is the first cause."""
+    runs = [(found, own), *others]
+    found.measured["hash_seeds"] = [{"seeds": list(used), "verdict": run.verdict.value} for run, used in runs]
+    if len({run.verdict for run, _ in runs}) == 1:
+        return found
+    told = "; ".join(f"{run.verdict.value} with {_spelled(used)}" for run, used in runs)
+    alike = others[0][0].verdict
+    found.diagnosis.insert(
+        0,
+        Diagnosis(
+            Cause.HASH_SEED,
+            "the order of a set, which differs from rank to rank",
+            [row.name for row in found.parameters if not row.equal],
+            "",
+            f"the verdict depends on PYTHONHASHSEED: {told}",
+            alike == Verdict.EQUAL,
+            mend="start every rank with the same PYTHONHASHSEED",
+        ),
+    )
+    return found
+
+
+def _spelled(used: list[int]) -> str:
+    if len(set(used)) == 1:
+        return f"seed {used[0]} on every rank"
+    return f"seeds {', '.join(map(str, used))}"

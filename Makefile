@@ -11,7 +11,7 @@ help:
 	@echo "make test      set up and run the tests"
 	@echo "make check     lint, types, and whether generated documents match the recorded runs"
 	@echo "make study     run what the study needs and write docs/analysis and specs/"
-	@echo "make sweep     catalog x framework versions into results/, and docs/matrix.md"
+	@echo "make sweep     catalog x framework versions (x scenarios, proved: an hour) into results/, and the pages from it"
 
 .venv/ready: pyproject.toml constraints.txt
 	@echo "setting up .venv: torch 2.13.0 (about 200 MB, CPU), transformers and tools (about 100 MB)"
@@ -38,9 +38,12 @@ check: .venv/ready
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 	$(BIN)/python -m tpscope.report.study --check
+	$(BIN)/python -m tpscope.report.pages --check
 
 sweep: .venv/ready
 	$(BIN)/python -m tpscope.report.sweep
+	$(BIN)/python -m tpscope.report.prove_sweep
+	$(TPSCOPE) prove --self-test --full --fresh --json results/selftest.json
 
 clean:
 	rm -rf .venv out

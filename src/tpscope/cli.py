@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tpscope import __version__, cli_check
+from tpscope import __version__, cli_check, cli_prove
+from tpscope.cli_prove import DEFAULT
 from tpscope.errors import UserError
 
 app = typer.Typer(
@@ -23,8 +24,6 @@ app = typer.Typer(
 )  # fmt: skip
 frameworks_app = typer.Typer(help="The framework versions that tpscope runs.", no_args_is_help=True)
 app.add_typer(frameworks_app, name="frameworks")
-
-DEFAULT = ("nemo@0.7.0", "axolotl@0.19.0")
 
 
 def main() -> None:
@@ -165,82 +164,6 @@ def compare(
 
 
 @app.command()
-def prove(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[INPUT]", help="A catalog name, a directory, a config.json, a hub id in the local cache, a YAML."
-        ),
-    ] = None,
-    with_: Annotated[
-        list[str] | None,
-        typer.Option("--with", help="A framework: nemo@0.7.0, axolotl@0.19.0, nemo@./checkout, installed. Repeat it."),
-    ] = None,
-    models_: Annotated[str | None, typer.Option("--models", help="More models, as in qwen3-8b,phi-2.")] = None,
-    scenarios_: Annotated[
-        str, typer.Option("--scenarios", help="Ways to train, as in plain,lora+sequence-parallel.")
-    ] = "plain",
-    tp: Annotated[str, typer.Option(help="Tensor-parallel ranks; several as in 2,4.")] = "2",
-    custom_plan: Annotated[
-        str | None, typer.Option(help="A plan of your own: path.py:name of a dict or a function.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the model's own Python code.")
-    ] = False,
-    python: Annotated[Path | None, typer.Option(help="Interpreter of your own environment, run unmodified.")] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="How long one case may take.")] = 120.0,
-    json_: Annotated[
-        str | None, typer.Option("--json", help="Write the answer as JSON (- for standard output).")
-    ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the answer as JUnit XML, one test case a case.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run again what an earlier run has answered.")] = False,
-    list_scenarios: Annotated[bool, typer.Option("--list-scenarios", help="List the scenarios and leave.")] = False,
-) -> None:
-    """Prove that the sharded model is still the same model, parameter by parameter, in the way you train it."""
-    from tpscope.frameworks.targets import plan_file, resolve
-    from tpscope.prove import run, scenarios
-    from tpscope.prove.call import named
-    from tpscope.render import document, proof
-    from tpscope.render.junit import junit as xml
-    from tpscope.render.live import Live
-
-    if list_scenarios:
-        proof.scenarios(Console())
-        return
-    names = [name for name in [model or "", *(models_ or "").split(",")] if name.strip()]
-    if not names:
-        raise UserError("prove: no model is named; give INPUT, as in tpscope prove qwen3-8b, or --models a,b,c")
-    specs, notes = named(names, trust_remote_code)
-    targets = resolve(with_ or ([] if python else list(DEFAULT)), python)
-    options = run.Options(plan_file(custom_plan) if custom_plan else None, fresh, seconds)
-    cases = run.matrix(specs, targets, scenarios.parse_all(scenarios_), sizes(tp))
-    with Live(cases) as live:
-        result = run.run(cases, options, live.say, live.watch)
-    result.notes += notes
-    if json_:
-        document.write(json_, document.document(result))
-    if junit:
-        document.write(str(junit), xml(result))
-    if json_ != "-":
-        proof.show(result, Console())
-        for path in (json_, junit):
-            if path:
-                Console().print(f"written: {path}", style="dim", highlight=False)
-    if result.interrupted:
-        raise typer.Exit(130)
-    if result.bad:
-        raise typer.Exit(1)
-
-
-def sizes(text: str) -> list[int]:
-    """Read `2,4`. Raises UserError."""
-    try:
-        return list(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError as error:
-        raise UserError(f"--tp {text}: write whole numbers, as in --tp 2,4") from error
-
-
-@app.command()
 def models() -> None:
     """List the catalog: published configurations by the names that INPUT takes."""
     from tpscope.models import catalog
@@ -315,4 +238,5 @@ def remove(names: Annotated[list[str], typer.Argument(help="Such as nemo@0.7.0; 
         Console().print(f"{name}: {said}", highlight=False)
 
 
+cli_prove.register(app)
 cli_check.register(app, Progress)

@@ -43,7 +43,7 @@ def _check_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callable
         fresh: Annotated[bool, typer.Option("--fresh", help="Run again what an earlier run has answered.")] = False,
     ) -> None:
         """Check a whole training YAML: would it run, is the sharded model still the same model, what to change."""
-        from tpscope.check.run import Asked
+        from tpscope.check.ask import Asked
         from tpscope.check.run import check as run
         from tpscope.render import check as page
         from tpscope.render import document

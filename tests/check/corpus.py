@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tpscope.check.ask import Asked
 from tpscope.check.result import Severity
-from tpscope.check.run import Asked, check
+from tpscope.check.run import check
 
 FOLDER = Path(__file__).parents[1] / "data" / "check"
 GOOD = sorted(FOLDER.glob("*/good/*.y*ml"))
@@ -19,20 +20,19 @@ BAD = sorted(FOLDER.glob("*/bad/*.y*ml"))
 
 @dataclass(frozen=True)
 class Seeded:
-    """The mistake of a file: the key that it is at, and a part of the remedy. `proof`: only a proof shows it."""
+    """The mistake of a file: the key that it is at, and a part of the remedy."""
 
     key: str
     remedy: str
-    proof: bool = False
 
 
 SEEDED = {
     "axolotl/bad/lora-target.yml": Seeded("lora_target_modules", "q_proj"),
     "axolotl/bad/misspelt-tp.yml": Seeded("tensor_paralel_size", "write tensor_parallel_size: 2"),
-    "axolotl/bad/tp-fsdp.yml": Seeded("tensor_parallel_size", "axolotl@0.16.0"),
+    "axolotl/bad/tp-fsdp.yml": Seeded("tensor_parallel_size", "write tensor_parallel_size: 1"),
     "axolotl/bad/tp-heads.yml": Seeded("tensor_parallel_size", "write tensor_parallel_size: 1"),
-    "axolotl/bad/tp-lora.yml": Seeded("adapter", ""),
-    "axolotl/bad/tp-qk-norm.yml": Seeded("tensor_parallel_size", ""),
+    "axolotl/bad/tp-lora.yml": Seeded("adapter", "tensor_parallel_size: 1"),
+    "axolotl/bad/tp-qk-norm.yml": Seeded("tensor_parallel_size", "tensor_parallel_size: 1"),
     "axolotl/bad/tp-tied.yml": Seeded("tensor_parallel_size", "write tensor_parallel_size: 1"),
     "axolotl/bad/world-not-divisible.yml": Seeded("dp_shard_size", "write dp_shard_size: 4"),
     "nemo/bad/lora-target.yaml": Seeded("peft.target_modules", "q_proj"),
@@ -41,7 +41,9 @@ SEEDED = {
     "nemo/bad/pp-schedule.yaml": Seeded("distributed.pipeline.pp_schedule", "write pp_schedule: Interleaved1F1B"),
     "nemo/bad/qk-norm.yaml": Seeded("distributed.tp_size", "0.7.0"),
     "nemo/bad/replicate-not-dividing.yaml": Seeded("distributed.dp_size", "write dp_replicate_size: 1, 2 or 4"),
-    "nemo/bad/sequence-parallel-ignored.yaml": Seeded("distributed.sequence_parallel", "write sequence_parallel: false"),
+    "nemo/bad/sequence-parallel-ignored.yaml": Seeded(
+        "distributed.sequence_parallel", "write sequence_parallel: false"
+    ),
 }
 
 
@@ -76,7 +78,10 @@ def main():
         wrong += not right
         seconds = time.monotonic() - started
         verdict = result.verdict.value if result.verdict else "-"
-        print(f"{'ok ' if right else 'BAD'} {seconds:5.0f} s  {result.runs.value:<14} {verdict:<12} {name_of(path)}", flush=True)
+        print(
+            f"{'ok ' if right else 'BAD'} {seconds:5.0f} s  {result.runs.value:<14} {verdict:<12} {name_of(path)}",
+            flush=True,
+        )
     return min(wrong, 1)
 
 

@@ -143,7 +143,9 @@ def test_conditions_of_the_bug_book(setting, holds):
 
 
 def example(**changes):
-    finding = Finding(Severity.ERROR, "it would train another model", "my.yml:2", "a reason", "do this", [], "k", "prove")
+    finding = Finding(
+        Severity.ERROR, "it would train another model", "my.yml:2", "a reason", "do this", [], "k", "prove"
+    )
     return Check(**{
         "config": "my.yml", "framework": "nemo@0.6.0", "model": "qwen3-8b", "world": 2, "layout": {"tp": 2, "world": 2},
         "runs": Runs.YES, "verdict": Verdict.DIFFERENT, "findings": [finding], "command": "tpscope check my.yml",

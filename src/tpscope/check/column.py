@@ -79,9 +79,6 @@ def _heads(column: FrameworkAnswer, intent: Intent, spec: ModelSpec, layout: Lay
 
 def _stopped(column: FrameworkAnswer, error: Failure, intent: Intent, lines: Lines) -> Finding:
     key = _key(error, intent, lines)
-    if key == "max_grad_norm" and intent.settings.get(key) in (0, 0.0, False):
-        why = f"the loop was tried with clipping, which the file turns off; with it: {error.kind}: {error.message}"
-        return Finding(Severity.NOTE, "clipping would fail", lines.where(key), why, "", [], key, "loop")
     return Finding(
         Severity.ERROR, f"{column.id} stops before the first optimizer step", lines.where(key),
         f"{error.kind}: {error.message}{_caveat(column)}", "", [error.where] if error.where else [], key, "loop", True,

@@ -74,7 +74,12 @@ def _holds(setting: str, values: dict[str, Any], implied_by: str) -> bool:
 
 
 def apply(
-    bugs: list[Bug], found: list[Finding], cases: list[ProofAnswer], intent: Intent, lines: Lines
+    bugs: list[Bug],
+    found: list[Finding],
+    cases: list[ProofAnswer],
+    implied: dict[str, str],
+    intent: Intent,
+    lines: Lines,
 ) -> list[Finding]:
     """Name the entry where a proof or a refusal shows it already; a finding of its own where nothing was proved."""
     verdicts = {case.scenario: case for case in cases}
@@ -84,21 +89,26 @@ def apply(
         case = verdicts.get(scenario)
         if case is not None and case.verdict is Verdict.EQUAL:
             continue
-        told = f"bugs/{bug.id}: {bug.title}" + (f" ({bug.link})" if bug.link else " (not reported)")
+        told = f"bugs/{bug.id}, {bug.link or 'not reported'}"
         shown = [finding for finding in found if _shows(finding, bug, scenario)]
         if shown:
             for finding in shown[:1]:
-                finding.why = f"{finding.why} Known: {told}."
-                if bug.fixed and not finding.remedy:
-                    finding.remedy = f"{bug.framework} {bug.fixed} has it mended"
+                finding.why = f"{finding.why.rstrip('.')}. Known: {bug.title} ({told})"
+                if bug.fixed and f"@{bug.fixed}" not in finding.remedy:
+                    mend = f"take {bug.framework} {bug.fixed}, which has it mended"
+                    finding.remedy = f"{finding.remedy}; or {mend}" if finding.remedy else mend
             continue
         if case is not None:
             continue
-        remedy = f"{bug.framework} {bug.fixed} has it mended" if bug.fixed else f"see {bug.command}"
         key = tp_key(intent.kind)
+        by = implied.get(scenario, "")
+        remedy = f"write {key.rpartition('.')[2]}: 1" + (f", or leave {by} out" if by in lines.numbers else "")
+        if bug.fixed:
+            remedy = f"take {bug.framework} {bug.fixed}, which has it mended; or {remedy}"
+        key = by if by in lines.numbers else key
         more.append(
             Finding(
-                Severity.WARNING, f"known bug: {bug.title}", lines.where(key), f"{bug.what} {told}.", remedy, [], key,
+                Severity.WARNING, f"known bug: {bug.title}", lines.where(key), f"{bug.what} ({told})", remedy, [], key,
                 "bugs",
             )
         )  # fmt: skip
@@ -114,6 +124,10 @@ def _shows(finding: Finding, bug: Bug, scenario: str) -> bool:
     shown = finding.what.rpartition(" ")[2].split(",")
     if causes:
         return any(f": {cause} in" in finding.what for cause in causes) and scenario in shown
-    return (
-        finding.stops and bool(verdicts & {"crashed", "refused"}) and (finding.source != "prove" or scenario in shown)
-    )
+    if not finding.stops or not verdicts & {"crashed", "refused"}:
+        return False
+    if finding.source == "prove":
+        return scenario in shown
+    # compare knows no scenarios: what it saw must speak of the one that the entry is about.
+    text = " ".join([finding.why, *(line.text for line in finding.evidence)]).lower()
+    return scenario == "plain" or scenario[:3] in text

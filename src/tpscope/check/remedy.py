@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from tpscope.language.verdict import Status, Verdict
 from tpscope.models.spec import Intent
 
 SECONDS = 30.0
+Proven = Callable[[Target], Verdict | None]
+"""The verdict of the file's plain case under another version, None where nothing is proved."""
 
 
 @dataclass
@@ -52,8 +54,11 @@ def runs(column: FrameworkAnswer) -> bool:
     return column.status is Status.OK and column.loop_error is None and not empty
 
 
-def ways_out(question: Question, target: Target, intent: Intent, pool: Pool, tries: Tries) -> list[str]:
-    """Changes after which compare finds that it runs: at most one of a setting and one of a version."""
+def ways_out(question: Question, target: Target, intent: Intent, pool: Pool, tries: Tries, proven: Proven) -> list[str]:
+    """Changes after which compare finds that it runs: at most one of a setting and one of a version.
+
+    A version must be proven equal where something is sharded over tp.
+    """
     found: list[str] = []
     for words, changed in _settings(question, intent):
         if tries.over:
@@ -68,9 +73,14 @@ def ways_out(question: Question, target: Target, intent: Intent, pool: Pool, tri
             break
         pool.prepare([other])
         column = pool.answers(question, [other])[0]
-        tries.note(other.id, "runs" if runs(column) else "does not run it either")
-        if runs(column):
-            found.append(f"take {other.id}: it runs there")
+        if not runs(column):
+            tries.note(other.id, "does not run it either")
+            continue
+        # A version that runs and trains another model is no way out.
+        verdict = proven(other)
+        tries.note(other.id, f"runs, {verdict}" if verdict else "runs, not proven")
+        if verdict == Verdict.EQUAL or question.layout.tp == 1:
+            found.append(f"take {other.id}: it runs there" + (f" and is {verdict}" if verdict else ""))
             break
     return found
 

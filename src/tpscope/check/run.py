@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from tpscope.check import column as columns
 from tpscope.check import known, layout, proofs, static
+from tpscope.check.ask import Asked, Say, command, reading_of, target_of
 from tpscope.check.implied import implied
 from tpscope.check.lines import Lines, lines_of
 from tpscope.check.remedy import Tries, adaptable, versions, ways_out, without
 from tpscope.check.result import Check, Finding, Runs, Severity
+from tpscope.check.unreadable import unreadable
 from tpscope.compare.run import Pool, Question
 from tpscope.errors import NoFramework, UserError
-from tpscope.frameworks import reading, registry
 from tpscope.frameworks.registry import Target
-from tpscope.frameworks.targets import environment, resolve
 from tpscope.frameworks.world import Worlds
 from tpscope.language.answer import FrameworkAnswer
-from tpscope.language.keys import KeysAnswer, KeysRequest
+from tpscope.language.keys import KeysAnswer
 from tpscope.language.layout import Layout
 from tpscope.language.proof import ProofAnswer, Scenario
 from tpscope.language.verdict import Status, Verdict
@@ -32,22 +29,7 @@ from tpscope.models.read import read
 from tpscope.models.spec import Intent, ModelSpec
 from tpscope.prove import run as prove
 
-Say = Callable[[str, str], None]
-DEFAULT = {"nemo": "nemo@0.7.0", "axolotl": "axolotl@0.19.0"}
 _ORDER = list(Severity)
-
-
-@dataclass
-class Asked:
-    """What the user wants of a check."""
-
-    path: Path
-    world: int | None = None
-    with_: str | None = None
-    python: Path | None = None
-    prove: bool = True
-    fresh: bool = False
-    trust_remote_code: bool = False
 
 
 def check(asked: Asked, say: Say = lambda kind, text: None) -> Check:
@@ -58,91 +40,13 @@ def check(asked: Asked, say: Say = lambda kind, text: None) -> Check:
     try:
         spec, intent = read(str(asked.path), asked.trust_remote_code)
     except UserError as error:
-        return _unreadable(asked, data, lines, error, say)
+        return unreadable(asked, data, lines, error, say)
     if not intent.kind:
         raise UserError(f"{asked.path} is a model's config, not a training YAML; tpscope compare takes it")
-    target = _target(asked, intent.kind)
+    target = target_of(asked, intent.kind)
     result = _Checking(asked, target, spec, intent, lines, data, say).run()
     result.seconds = round(time.monotonic() - started, 1)
     return result
-
-
-def _target(asked: Asked, kind: str) -> Target:
-    targets = resolve([asked.with_] if asked.with_ else ([] if asked.python else [DEFAULT[kind]]), asked.python)
-    fitting = [target for target in targets if target.family.name == kind]
-    if not fitting:
-        title = registry.family(kind).title
-        names = ", ".join(target.id for target in targets)
-        raise UserError(f"{asked.path} is written for {title}, and --with names {names}; write --with {DEFAULT[kind]}")
-    return fitting[0]
-
-
-def _unreadable(asked: Asked, data: dict[Any, Any], lines: Lines, error: UserError, say: Say) -> Check:
-    """A file whose value at one key cannot mean anything is bad news about the file; all else is the user's input."""
-    found = re.match(rf"{re.escape(str(asked.path))}, key (\S+) (.*)", str(error), re.S)
-    if found is None or found[1].endswith(":"):
-        raise error
-    key, words = found[1], found[2]
-    kind = "axolotl" if "base_model" in data else "nemo"
-    target = _target(asked, kind)
-    problem, _, remedy = words.partition("; ")
-    remedy = _dividing(data) or remedy
-    finding = Finding(
-        Severity.ERROR,
-        f"{key} cannot have this value",
-        lines.where(key),
-        f"{key} {problem}",
-        remedy,
-        [],
-        key,
-        "read",
-        True,
-    )
-    answer = _read(asked, target, data, {}, asked.world or 1, say)
-    result = Check(
-        str(asked.path), target.id, "", asked.world or 0, {}, Runs.NO, None, [finding], command=_command(asked, target)
-    )
-    names = (layout.axis_key(kind, axis) for axis in ("dp_shard", "dp_replicate"))
-    own = [item for item in static.findings(answer, lines, data, target.id) if item.source != "unchecked"]
-    result.findings += [item for item in own if not (item.source == "layout" and key in names)]
-    # What the framework raises of the same key is the evidence.
-    same = next((item for item in own if item.source == "layout" and item.evidence), None)
-    if same is not None:
-        finding.evidence = same.evidence
-        finding.why += f"; {target.id} says: {same.why}"
-        result.findings = [item for item in result.findings if item is not same]
-    result.environment = {"packages": answer.packages}
-    return result
-
-
-def _dividing(data: dict[Any, Any]) -> str:
-    """Numbers of copies that divide NeMo's dp_size, where the file asks for one that does not."""
-    section = data.get("distributed")
-    total, copies = (
-        section.get(key) if isinstance(section, dict) else None for key in ("dp_size", "dp_replicate_size")
-    )
-    if not isinstance(total, int) or not isinstance(copies, int) or total % copies == 0:
-        return ""
-    return f"write dp_replicate_size: {layout.sentence([size for size in range(1, total + 1) if total % size == 0])}"
-
-
-def _read(asked: Asked, target: Target, data: Any, config: dict[str, Any], world: int, say: Say) -> KeysAnswer:
-    where = environment(target, lambda text: say("install", text))
-    plain = json.loads(json.dumps(data, default=str))
-    say("run", f"{target.id} reading {asked.path.name}")
-    answer = reading.read(KeysRequest(target.id, plain, config, world), target, where, asked.fresh)
-    say("done", f"{target.id} reading {asked.path.name}")
-    return answer
-
-
-def _command(asked: Asked, target: Target) -> str:
-    words = ["tpscope check", str(asked.path)]
-    if asked.world:
-        words.append(f"--world {asked.world}")
-    words.append(
-        f"--with {asked.with_ or target.id}" if not asked.python or asked.with_ else f"--python {asked.python}"
-    )
-    return " ".join(words)
 
 
 class _Checking:
@@ -154,13 +58,13 @@ class _Checking:
         self.asked, self.target, self.spec, self.intent = asked, target, spec, intent
         self.lines, self.data, self.say = lines, data, say
         self.world = asked.world or intent.world or intent.layout.world
-        self.result = Check(str(asked.path), target.id, spec.name, self.world, {}, command=_command(asked, target))
+        self.result = Check(str(asked.path), target.id, spec.name, self.world, {}, command=command(asked, target))
         self.tries = Tries()
 
     def run(self) -> Check:
         """All steps; each adds to the result."""
         result = self.result
-        keys = _read(self.asked, self.target, self.data, self.spec.config, self.world, self.say)
+        keys = reading_of(self.asked, self.target, self.data, self.spec.config, self.world, self.say)
         result.findings += static.findings(keys, self.lines, self.data, self.target.id)
         result.shims += keys.shims
         result.notes += self.intent.notes
@@ -179,8 +83,8 @@ class _Checking:
             outside = column.environment.get("outside_pin", []) if column else []
             result.environment = {"packages": packages, "outside_pin": outside}
             self._proofs(fitted, column)
-            self._bugs(packages, fitted)
             self._remedies(pool, fitted, column)
+            self._bugs(packages, fitted)
         self._conclude(keys, column)
         named = [finding.key for finding in result.findings if finding.source == "keys"]
         result.notes = [note for note in result.notes if note.split(" ")[0] not in named]
@@ -283,14 +187,19 @@ class _Checking:
                     if finding.severity is Severity.ERROR:
                         more = f"take {other.id}: {said}"
                         finding.remedy = f"{more}; or {finding.remedy}" if finding.remedy else more
-                break
+                return
+        key = layout.tp_key(self.intent.kind).rpartition(".")[2]
+        for finding in found:
+            if finding.severity is Severity.ERROR:
+                more = f"write {key}: 1 (share the weights by FSDP instead)"
+                finding.remedy = f"{finding.remedy}; or {more}" if finding.remedy else more
 
     def _bugs(self, packages: dict[str, str], fitted: Layout) -> None:
         bugs = known.matching(
             packages, self.target.family.name, self.target.version, self.spec, fitted, self.implied, self.data
         )
         result = self.result
-        result.findings += known.apply(bugs, result.findings, result.cases, self.intent, self.lines)
+        result.findings += known.apply(bugs, result.findings, result.cases, self.implied, self.intent, self.lines)
 
     def _remedies(self, pool: Pool, fitted: Layout, column: FrameworkAnswer | None) -> None:
         """Try what would make a refused file run, where nothing says so yet."""
@@ -300,9 +209,21 @@ class _Checking:
                 if names := adaptable(question, self.target, finding, pool, self.tries):
                     finding.remedy = f"name modules that are there: {', '.join(names)}"
                     continue
-                found = ways_out(question, self.target, self.intent, pool, self.tries)
+                found = ways_out(question, self.target, self.intent, pool, self.tries, self._plain(fitted))
                 finding.remedy = "; or ".join(found) or "nothing that was tried makes it run (see tried)"
         self.result.tried = self.tries.said
+
+    def _plain(self, fitted: Layout) -> Callable[[Target], Verdict | None]:
+        """The verdict of the plain case under another version."""
+
+        def verdict(other: Target) -> Verdict | None:
+            wanted, _ = proofs.cases([], fitted, self.intent)
+            if not self.asked.prove or not wanted:
+                return None
+            with Worlds() as worlds:
+                return self._prove(other, wanted, worlds)[-1].verdict
+
+        return verdict
 
     def _conclude(self, keys: KeysAnswer, column: FrameworkAnswer | None) -> None:
         result = self.result

@@ -16,7 +16,23 @@ _SOURCE = {
 
 def findings(answer: KeysAnswer, lines: Lines, data: dict[str, Any], framework: str) -> list[Finding]:
     """One finding a complaint."""
-    return [_finding(complaint, lines, data, framework) for complaint in answer.findings]
+    found = [_finding(complaint, lines, data, framework) for complaint in answer.findings]
+    for finding in found:
+        if finding.key == "step_scheduler.global_batch_size" and answer.mesh is not None:
+            step = _whole(_value(data, "step_scheduler.local_batch_size")) * _data_ranks(answer.mesh)
+            finding.remedy = f"write global_batch_size: {step}, or a multiple of it"
+    return found
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 1
+
+
+def _data_ranks(mesh: dict[str, int]) -> int:
+    ranks = 1
+    for axis, size in mesh.items():
+        ranks *= size if axis.startswith("dp") else 1
+    return ranks
 
 
 def _finding(complaint: KeyFinding, lines: Lines, data: dict[str, Any], framework: str) -> Finding:
@@ -39,18 +55,20 @@ def _words(
     if complaint.closest and complaint.kind in (Complaint.UNKNOWN, Complaint.INVALID):
         return _misspelt(complaint, key, section, leaf, data, framework)
     if complaint.kind is Complaint.UNKNOWN:
-        return (
-            f"{framework} reads no key {key}",
-            message,
-            f"take {leaf} out, or move it to where it is read",
-            Severity.WARNING,
-        )
+        # NeMo has no schema: recipes carry sections of their owners' own. Axolotl's schema says what there is.
+        severity = Severity.NOTE if framework.startswith("nemo@") else Severity.WARNING
+        return f"{framework} reads no key {key}", message, f"take {leaf} out, or move it to where it is read", severity
     if complaint.kind is Complaint.WARNED:
         quiet = not key or "deprecated" in message.lower()
         remedy = "" if quiet else f"do as {framework} says, or take {leaf} out"
-        return f"{framework} says: {_first(message)}", message, remedy, Severity.NOTE if quiet else Severity.WARNING
+        return f"{framework} warns", message, remedy, Severity.NOTE if quiet else Severity.WARNING
     if complaint.kind is Complaint.LAYOUT:
-        return f"{framework} cannot lay the ranks out", message, "", Severity.ERROR
+        return (
+            f"{framework} cannot lay the ranks out",
+            message,
+            f"change {key or 'the sizes'} to fit the ranks",
+            Severity.ERROR,
+        )
     subject = key or "the file"
     remedy = f"change {subject} so that {framework}'s check passes: {_first(message)}"
     return f"{framework} refuses {subject}", message, remedy, Severity.ERROR

@@ -20,7 +20,7 @@ from tpscope.frameworks.merge import End, merge, not_started
 from tpscope.frameworks.registry import Target
 from tpscope.frameworks.runner import Environment, Reply, Server
 from tpscope.language.answer import to_json
-from tpscope.language.proof import ProofAnswer, ProofRequest
+from tpscope.language.proof import Cause, Diagnosis, ProofAnswer, ProofRequest
 from tpscope.language.verdict import Verdict
 
 MOST_RANKS = 8
@@ -87,6 +87,8 @@ class World:
         started = time.monotonic()
         ends = self._run(servers, folder, request.seconds)
         answer = merge(request, ends, self.environment.roots)
+        if answer.verdict == Verdict.CRASHED and (early := folder / "answer-0.json.early").is_file():
+            answer = _undiagnosed(_ANSWER.validate_json(early.read_bytes()), answer)
         answer.seconds = round(time.monotonic() - started, 3)
         shutil.rmtree(folder)
         return answer
@@ -160,6 +162,15 @@ class World:
             for server in self._servers:
                 server.close()
         self._scratch.cleanup()
+
+
+def _undiagnosed(answer: ProofAnswer, failed: ProofAnswer) -> ProofAnswer:
+    """A verdict that stood before its diagnosis failed: what fails there is ours, not the framework's."""
+    words = f"the search for the cause did not come to an end ({failed.sentence})"
+    names = [row.name for row in answer.parameters if not row.equal]
+    answer.diagnosis.append(Diagnosis(Cause.UNKNOWN, "", names, "", words, False))
+    answer.rank_errors = failed.rank_errors
+    return answer
 
 
 def _model(request: ProofRequest) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tpscope.errors import NoFramework, UserError
@@ -26,18 +27,23 @@ SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Case:
-    """One question: does this framework train this model, in this way, at this tp size, as if unsharded?"""
+    """One question: does this framework train this model, in this way, at this tp size, as if unsharded?
+
+    `mutation`: the fault that the self-test puts into it.
+    """
 
     model: ModelSpec
     small: Small
     target: Target
     scenario: Scenario
     tp: int
+    mutation: str = ""
 
     @property
     def name(self) -> str:
         """How a user reads it."""
-        return f"{self.target.id} {self.model.name} {self.scenario.name} tp={self.tp}"
+        fault = f" {self.mutation}" if self.mutation else ""
+        return f"{self.target.id} {self.model.name} {self.scenario.name} tp={self.tp}{fault}"
 
 
 Say = Callable[[str, str], None]
@@ -146,10 +152,15 @@ def _batch(
         watch(case, answers[index])
 
 
+def kept_at(case: Case, where: Environment, options: Options | None = None) -> Path:
+    """Where the answer to a case is kept; names all that it depends on."""
+    return runner.cached(_request(case, options or Options()), where)
+
+
 def answer(case: Case, where: Environment, options: Options, worlds: Worlds) -> ProofAnswer:
     """One case, from the cache where the same was asked before, with what only this side knows."""
     request = _request(case, options)
-    kept = runner.cached(request, where)
+    kept = kept_at(case, where, options)
     found = None if options.fresh else runner.recall_proof(kept)
     if found is None:
         found = _ask(case, request, where, worlds)
@@ -169,6 +180,7 @@ def _request(case: Case, options: Options) -> ProofRequest:
         framework=case.target.id, version=case.target.version, variant=case.target.variant, model=case.model.name,
         config=case.small.config, tp=case.tp, scenario=case.scenario, custom_plan=options.custom_plan,
         remote_code=str(remote.resolve()) if remote else None, training=dict(options.settings), seconds=options.seconds,
+        mutation=case.mutation,
     )  # fmt: skip
 
 
@@ -177,7 +189,8 @@ def _ask(case: Case, request: ProofRequest, where: Environment, worlds: Worlds) 
         said = f"{request.layout.world} ranks are more than the {MOST_RANKS} that run on one machine here; nothing ran"
         return ProofAnswer(case.target.id, case.model.name, case.scenario.name, case.tp, sentence=said)
     found, own = worlds.ask(case.target, where, request)
-    if not seeds.may_matter(found):
+    # A fault that was put in on purpose does not hang on the order of a set.
+    if case.mutation or not seeds.may_matter(found):
         return found
     alike = [0] * request.layout.world
     runs = [worlds.ask(case.target, where, request, alike, "alike")]

@@ -101,9 +101,7 @@ def _row(label: str, text: str, style: str = "") -> RenderableType:
 
 
 def _note(finding: Finding) -> RenderableType:
-    said = f"{finding.what}: {finding.why}" if finding.why and finding.why not in finding.what else finding.what
-    if finding.why.startswith(finding.what.removeprefix("axolotl says: ")):
-        said = finding.what
+    said = f"{finding.what}: {finding.why}" if finding.why else finding.what
     place = f"  ({finding.where})" if ":" in finding.where else ""
     return _line("note", f"{_shortened(said)}{place}")
 
@@ -149,7 +147,7 @@ def _worst(case: ProofAnswer) -> str:
     if not shown:
         return "-"
     worst = max(shown, key=lambda item: (not item.equal, (item.error or 0.0) / max(item.tolerance, 1e-300)))
-    name = worst.name.removeprefix("model.").removesuffix(".weight")
+    name = worst.name.rpartition("model.")[2].removesuffix(".weight")
     return f"{_number(worst.error)} {name}"
 
 

@@ -16,8 +16,9 @@ from tpscope.compare.result import Comparison
 from tpscope.errors import UserError
 from tpscope.language.answer import to_json
 from tpscope.prove.result import Proofs
+from tpscope.prove.selftest import SelfTest
 
-RESULTS: dict[str, type] = {"compare": Comparison, "prove": Proofs, "check": Check}
+RESULTS: dict[str, type] = {"compare": Comparison, "prove": Proofs, "check": Check, "selftest": SelfTest}
 
 
 def document(result: Any) -> str:

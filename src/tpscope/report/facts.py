@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tpscope.compare.result import Difference
 from tpscope.language.verdict import Severity, Status
+from tpscope.report import prove_rows
+from tpscope.report.prove_rows import Proofs
 from tpscope.report.rows import Cited, Column, Provenance, Row, RunRow, SourceRow
 from tpscope.report.runs import ADAPTERS, EXAMPLE, MESH, PLAIN, SEQUENCE, WIDE
 
@@ -15,9 +18,10 @@ _KIND = {SEQUENCE: "sequence parallel", ADAPTERS: "LoRA"}
 
 
 class Study:
-    """All rows, by kind of run, model and framework."""
+    """All rows, by kind of run, model and framework, and the proofs of the sweep."""
 
-    def __init__(self, rows: list[Row]):
+    def __init__(self, rows: list[Row], proofs: Iterable[prove_rows.Row] = ()):
+        self.proofs = Proofs(list(proofs))
         self.runs = [row for row in rows if isinstance(row, RunRow)]
         self.sources = [row for row in rows if isinstance(row, SourceRow)]
         self.frameworks = list(dict.fromkeys(column.id for run in self.runs for column in run.answers))

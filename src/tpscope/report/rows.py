@@ -145,7 +145,7 @@ Row = RunRow | SourceRow
 _READ: dict[str, TypeAdapter[Any]] = {"run": TypeAdapter(RunRow), "source": TypeAdapter(SourceRow)}
 
 
-def line(row: Row) -> str:
+def line(row: Any) -> str:
     """A row as one line of JSON, defaults left out. Keys keep their order: axes of a mesh are named slowest first."""
     return json.dumps({"row": row.row, **_bare(row)}, ensure_ascii=False, separators=(",", ":"))
 

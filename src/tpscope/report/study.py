@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tpscope.errors import UserError
-from tpscope.report import specification
+from tpscope.report import prove_rows, specification
 from tpscope.report.facts import Study
 from tpscope.report.rows import Row, RunRow, read, write
 from tpscope.report.runs import FRAMEWORKS, RUNS, Run
@@ -50,14 +50,14 @@ APPENDICES: tuple[tuple[str, Section], ...] = (
 )  # fmt: skip
 
 
-def page(rows: list[Row]) -> str:
-    """The study as Markdown: a pure function of the recorded rows."""
-    study = Study(rows)
+def page(rows: list[Row], proofs: Iterable[prove_rows.Row] = ()) -> str:
+    """The study as Markdown: a pure function of the recorded rows, and of the bug book where it explains a proof."""
+    study = Study(rows, proofs)
     lines = [
         "# NeMo AutoModel and Axolotl: how each implements tensor parallelism",
         "",
-        f"<!-- Made from {ROWS} by `python -m tpscope.report.study --generate`; edits here are lost and fail `make "
-        "check`. -->",
+        f"<!-- Made from {ROWS} and {prove_rows.PROOFS} by `python -m tpscope.report.study --generate`; edits here are "
+        "lost and fail `make check`. -->",
         "",
         *_dated(study),
         "## Contents",
@@ -85,15 +85,15 @@ def _tidy(lines: list[str]) -> str:
     return "\n".join(kept).rstrip("\n") + "\n"
 
 
-def documents(rows: list[Row]) -> dict[str, str]:
+def documents(rows: list[Row], proofs: Iterable[prove_rows.Row] = ()) -> dict[str, str]:
     """Every generated file by its path in the repository."""
-    return {STUDY: page(rows), SPECIFICATION: _tidy(specification.lines(Study(rows)))}
+    return {STUDY: page(rows, proofs), SPECIFICATION: _tidy(specification.lines(Study(rows, proofs)))}
 
 
 def generate(root: Path) -> list[Path]:
     """Write the generated files from the recorded rows."""
     written = []
-    for name, text in documents(recorded(root)).items():
+    for name, text in documents(recorded(root), prove_rows.read(root)).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -114,12 +114,12 @@ def problems(root: Path, runs: Iterable[Run] = RUNS) -> list[str]:
     rows = recorded(root)
     have = {row.command for row in rows if isinstance(row, RunRow)}
     found = [f"{ROWS}: no row for {run.command()}" for run in runs if run.command() not in have]
-    for name, wanted in documents(rows).items():
+    for name, wanted in documents(rows, prove_rows.read(root)).items():
         path = root / name
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if text != wanted:
             number, line = _first_difference(text.splitlines(), wanted.splitlines())
-            found.append(f"{name}:{number}: differs from what {ROWS} gives: {line}")
+            found.append(f"{name}:{number}: differs from what {ROWS} and {prove_rows.PROOFS} give: {line}")
     return found
 
 

@@ -1,6 +1,6 @@
-"""`make sweep`: the catalog against every framework version that tpscope knows, into results/ and docs/matrix.md.
+"""The first half of `make sweep`: the catalog compared under every framework version that tpscope knows, into results/.
 
-Also times the commands that users wait for, as whole processes.
+Also times the commands that users wait for, as whole processes. `report/pages.py` makes docs/matrix.md of it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tpscope.models import catalog
 from tpscope.render.markdown import table
 from tpscope.render.terminal import fraction
 
+ROOT = Path(__file__).resolve().parents[3]
 RESULTS = Path("results/compare.jsonl")
 MATRIX = Path("docs/matrix.md")
 TIMED = (
@@ -36,18 +37,23 @@ TIMED = (
 
 
 def stamp(command: str) -> dict[str, Any]:
-    """What every measured row carries: command, commit, hardware, date."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    """What every measured row carries: command, commit (`+` where src/ has more than it), hardware, date."""
+    commit = _git("rev-parse", "--short", "HEAD")
     return {
         "command": command,
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": (commit or "unknown") + ("+" if _git("status", "--porcelain", "--", "src") else ""),
         "hardware": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
 
+def _git(*arguments: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def main() -> None:
-    """Run the sweep and write both files."""
+    """Run the comparisons and write their rows."""
     console = Console(stderr=True)
     names = [f"{family.name}@{version}" for family in registry.families().values() for version in family.versions]
     targets = [registry.parse(name) for name in names]
@@ -67,8 +73,7 @@ def main() -> None:
     rows += [_timed(arguments) for arguments in TIMED]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    MATRIX.write_text(matrix(rows), encoding="utf-8")
-    console.print(f"written: {RESULTS}, {MATRIX}")
+    console.print(f"written: {RESULTS}")
 
 
 def _cell(column: FrameworkAnswer) -> dict[str, Any]:

@@ -6,30 +6,23 @@ import copy
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from tpscope.frameworks.inside import world
 from tpscope.frameworks.inside.keys import Reading, near, sizes_of
-from tpscope.frameworks.inside.reads import Reads, imported, reads_of
+from tpscope.frameworks.inside.keys_nemo_unknown import PACKAGE, function, unknown
 from tpscope.frameworks.inside.trace import cite, failure
-from tpscope.language.answer import TrailLine
 from tpscope.language.keys import Complaint
-
-_PACKAGE = "nemo_automodel"
-_RECIPES = f"{_PACKAGE}/recipes"
-_RECIPE = f"{_RECIPES}/llm/train_ft.py"
-_BESIDE = ("base_recipe", "_dist_utils", "_dist_setup", "_typed_config")
 
 
 def read(reading: Reading) -> None:
     """Load the recipe's YAML as NeMo does, build what it builds before the model, and look for keys nobody reads."""
-    loader = importlib.import_module(f"{_PACKAGE}.components.config.loader")
+    loader = importlib.import_module(f"{PACKAGE}.components.config.loader")
     data = copy.deepcopy(reading.request.data)
     targets = dict(_targets(reading, loader, data, ""))
-    _unknown(reading, data, targets)
+    unknown(reading, data, targets)
     root = None
     with reading.step(Complaint.INVALID, ""):
         root = loader.ConfigNode(data)
@@ -40,7 +33,7 @@ def read(reading: Reading) -> None:
     _steps(reading, root)
     _schedule(reading)
     for line in reading.answer.log:
-        if line.level in ("WARNING", "ERROR") and line.logger.startswith(_PACKAGE):
+        if line.level in ("WARNING", "ERROR") and line.logger.startswith(PACKAGE):
             reading.add(Complaint.WARNED, _mentioned(reading, line.message), line.message)
 
 
@@ -82,7 +75,7 @@ def _unresolved(reading: Reading, key: str, target: str, error: BaseException) -
             module, _, name = module.rpartition(".")
         except ImportError:
             break
-    if missing and missing != _PACKAGE:
+    if missing and missing != PACKAGE:
         message = f"{target} needs the package {missing}, which is not here"
         reading.add(Complaint.UNCHECKED, key, message)
         return
@@ -93,150 +86,10 @@ def _unresolved(reading: Reading, key: str, target: str, error: BaseException) -
     reading.add(Complaint.INVALID, key, message, raises=True, closest=closest if holder else (), where=found.where)
 
 
-def _unknown(reading: Reading, data: dict[str, Any], targets: dict[str, Any]) -> None:
-    root = next(root for root in reading.roots if Path(root, _PACKAGE).is_dir())
-    recipe = _recipe_file(data, root)
-    near_files = [recipe, *(f"{_RECIPES}/{name}.py" for name in _BESIDE)]
-    for folder in ("cli", "_cli"):
-        near_files += [str(file.relative_to(root)) for file in sorted(Path(root, _PACKAGE, folder).glob("*.py"))]
-    direct = reads_of(root, near_files)
-    every = reads_of(root, imported(root, near_files, _PACKAGE))
-    reading.answer.known = len(direct.paths)
-    config = set(reading.request.config)
-    for key, value in data.items():
-        if (
-            key in direct.children("")
-            or key in direct.words
-            or any(key.startswith(start) for start in direct.starts if len(start) > 5)
-        ):
-            if isinstance(value, dict):
-                _section(reading, key, value, targets, direct, every, config)
-        else:
-            closest = near(key, direct.children(""))
-            _nobody(reading, key, f"nothing in {recipe} or what it imports of recipes reads it", closest, direct)
-
-
-def _section(
-    reading: Reading, place: str, data: dict[str, Any], targets: dict[str, Any], direct: Reads, every: Reads,
-    config: set[str],
-) -> None:  # fmt: skip
-    target = targets.get(place)
-    own, open_ = _parameters(target) if target is not None else (set(), True)
-    extra = _strategy_keys(target) if place == "distributed" else set()
-    if extra:
-        # This version takes sizes and options of the section apart itself: its own functions are the list.
-        own, open_, target = own | extra, False, None if target is None else target
-    inside_model = place.split(".")[0] == "model"
-    for key, value in data.items():
-        path = f"{place}.{key}"
-        if key == "_target_":
-            continue
-        known = key in own or path in direct.paths or bool(direct.children(path))
-        if not known and open_:
-            known = key in every.words or (inside_model and key in config)
-        if not known and place == "distributed":
-            known = key in direct.words
-        if known:
-            if isinstance(value, dict):
-                _section(reading, path, value, targets, direct, every, config)
-            continue
-        candidates = own | direct.children(place) | (config if inside_model else set())
-        closest = near(key, candidates) or (near(key, _public(every.words)) if open_ else [])
-        if target is not None and not open_:
-            name = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', target)}"
-            message = f"{name} takes no such argument, so building {place} raises TypeError"
-            reading.add(Complaint.INVALID, path, message, raises=True, closest=closest, where=_defined(reading, target))
-        elif closest or not open_:
-            # A section without a class may be handed on whole: a key of it that is like no other says nothing.
-            _nobody(reading, path, "nothing in the recipe's source reads it", closest, direct)
-
-
-def _public(words: set[str]) -> set[str]:
-    return {word for word in words if not word.startswith("_")}
-
-
-def _nobody(reading: Reading, path: str, message: str, closest: list[str], direct: Reads) -> None:
-    where = None
-    place = path.rpartition(".")[0]
-    if closest:
-        full = f"{place}.{closest[0]}" if place else closest[0]
-        if full in direct.paths:
-            file, line = direct.paths[full]
-            where = _line(reading, file, line)
-    reading.add(Complaint.UNKNOWN, path, message, closest=closest, where=where)
-
-
-def _line(reading: Reading, file: str, line: int) -> TrailLine | None:
-    for root in reading.roots:
-        if Path(root, file).is_file():
-            return TrailLine(
-                file, line, "", Path(root, file).read_text(encoding="utf-8").splitlines()[line - 1].strip()
-            )
-    return None
-
-
-def _recipe_file(data: dict[str, Any], root: str) -> str:
-    """The file of the recipe class that the YAML names; NeMo's finetuning recipe where it names none."""
-    recipe = data.get("recipe")
-    target = recipe.get("_target_") if isinstance(recipe, dict) else recipe
-    if isinstance(target, str):
-        name = target.rpartition(".")[2]
-        for file in sorted(Path(root, _RECIPES).rglob("*.py")):
-            if f"class {name}" in file.read_text(encoding="utf-8"):
-                return str(file.relative_to(root))
-    return _RECIPE
-
-
-def _parameters(target: Any) -> tuple[set[str], bool]:
-    """Names that a callable takes, and whether it takes any other name."""
-    try:
-        found = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return set(), True
-    return {item.name for item in found}, any(item.kind is item.VAR_KEYWORD for item in found)
-
-
-def _strategy_keys(target: Any) -> set[str]:
-    """Keys of `distributed` where the recipe takes the section apart, {} where it builds the section's target."""
-    parse = _function(("_dist_utils", "_dist_setup"), "parse_distributed_section")
-    if parse is None:
-        return set()
-    file = Path(inspect.getsourcefile(parse) or "")
-    words = reads_of(str(file.parent), [file.name]).words
-    module = importlib.import_module(f"{_PACKAGE}.components.distributed.config")
-    classes = [
-        item for item in vars(module).values() if inspect.isclass(item) and hasattr(item, "__dataclass_fields__")
-    ]
-    return words | {name for item in classes for name in item.__dataclass_fields__}
-
-
-def _function(modules: tuple[str, ...], name: str) -> Callable[..., Any] | None:
-    for module in modules:
-        full = f"{_PACKAGE}.recipes.{module}"
-        if importlib.util.find_spec(full) is not None:
-            return getattr(importlib.import_module(full), name, None)
-    return None
-
-
-def _defined(reading: Reading, target: Any) -> TrailLine | None:
-    """The line that defines what a target names."""
-    try:
-        file, line = inspect.getsourcefile(target) or "", inspect.getsourcelines(target)[1]
-    except (TypeError, OSError):
-        return None
-    for root in reading.roots:
-        if file.startswith(f"{root}/"):
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-            while lines[line - 1].lstrip().startswith("@"):
-                line += 1
-            return _line(reading, str(Path(file).relative_to(root)), line)
-    return None
-
-
 def _sections(reading: Reading, root: Any) -> None:
     """Build every section that NeMo builds from the file alone: its typed views, and the LoRA config."""
-    if importlib.util.find_spec(f"{_PACKAGE}.recipes._typed_config") is not None:
-        recipe = importlib.import_module(f"{_PACKAGE}.recipes._typed_config").RecipeConfig
+    if importlib.util.find_spec(f"{PACKAGE}.recipes._typed_config") is not None:
+        recipe = importlib.import_module(f"{PACKAGE}.recipes._typed_config").RecipeConfig
         view = recipe(root)
         for name, member in vars(recipe).items():
             if isinstance(member, cached_property) and name in reading.request.data:
@@ -257,7 +110,7 @@ def _layout(reading: Reading, root: Any) -> None:
     if not isinstance(reading.request.data.get("distributed"), dict):
         return
     world.start(size)
-    setup = _function(("_dist_utils", "_dist_setup"), "create_distributed_setup_from_config") or _function(
+    setup = function(("_dist_utils", "_dist_setup"), "create_distributed_setup_from_config") or function(
         ("_dist_setup",), "setup_distributed"
     )
     with reading.step(Complaint.LAYOUT, "distributed"):
@@ -275,7 +128,7 @@ def _layout(reading: Reading, root: Any) -> None:
 
 
 def _fsdp2_fields() -> set[str]:
-    module = importlib.import_module(f"{_PACKAGE}.components.distributed.config")
+    module = importlib.import_module(f"{PACKAGE}.components.distributed.config")
     return set(getattr(module.FSDP2Config, "__dataclass_fields__", {}))
 
 
@@ -287,13 +140,13 @@ def _steps(reading: Reading, root: Any) -> None:
     dp = 1
     for axis, size in mesh.items():
         dp *= size if axis.startswith(("dp", "data")) else 1
-    scheduler = importlib.import_module(f"{_PACKAGE}.components.training.step_scheduler").StepScheduler
+    scheduler = importlib.import_module(f"{PACKAGE}.components.training.step_scheduler").StepScheduler
     names = set(inspect.signature(scheduler).parameters)
     options = {key: value for key, value in root.step_scheduler.to_dict().items() if key in names}
     needed = {"dp_size": dp, "dataloader": [None] * 64, "local_batch_size": options.get("local_batch_size", 1)}
     options = {"ckpt_every_steps": 100, **options, **{key: value for key, value in needed.items() if key in names}}
     reading.shim("a list of 64 entries stands for the data loader of NeMo's StepScheduler")
-    with reading.step(Complaint.LAYOUT, "step_scheduler"):
+    with reading.step(Complaint.INVALID, "step_scheduler.global_batch_size"):
         scheduler(**options)
 
 
@@ -312,7 +165,7 @@ def _schedule(reading: Reading) -> None:
             except ValueError as error:
                 where = None
                 for root in reading.roots:
-                    where = where or cite([root], f"{_PACKAGE}/components/distributed/pipelining/functional.py",
+                    where = where or cite([root], f"{PACKAGE}/components/distributed/pipelining/functional.py",
                                           "get_schedule_class(pp_schedule)")  # fmt: skip
                 names = [item for item in vars(schedules) if item.startswith("Schedule")]
                 closest = [item.removeprefix("Schedule") for item in near(f"Schedule{section['pp_schedule']}", names)]

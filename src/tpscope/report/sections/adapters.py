@@ -6,6 +6,7 @@ from tpscope.language.verdict import Status
 from tpscope.report.facts import Study, harm
 from tpscope.report.rows import STYLE, TRANSLATED, Column
 from tpscope.report.runs import ADAPTERS
+from tpscope.report.sections.proofs import proved
 from tpscope.report.sections.sequence import pair
 from tpscope.report.text import ABSENT, at, code, not_yet, place, quote, table
 
@@ -74,8 +75,7 @@ def section(study: Study) -> list[str]:
         ["model", "framework", "forward without", "forward with", "backward without", "backward with"],
         _wire(study),
     )
-    lines += [f"Whether the adapted, sharded model still computes what the unsharded one does: {not_yet('prove')}.", ""]
-    return lines
+    return lines + proved(study, ("lora",), "an adapted, sharded model")
 
 
 def _fate(column: Column | None) -> str:

@@ -6,14 +6,16 @@ from tpscope.language.verdict import Status
 from tpscope.report.facts import Study
 from tpscope.report.rows import MESH_AXES, Column, RunRow
 from tpscope.report.runs import MESH
+from tpscope.report.sections.proofs import proved
 from tpscope.report.text import ABSENT, at, chain_diagram, not_yet, place, quote, quoted, table
 
 TITLE = "DeviceMesh and topology"
+COMPOSED = ("fsdp", "cp", "pp")
 _EXAMPLES = ("q_proj.weight", "o_proj.weight", "input_layernorm.weight")
 
 
 def section(study: Study) -> list[str]:
-    """Meshes by layout, diagrams, refusals, placements on every axis."""
+    """Meshes by layout, diagrams, refusals, placements on every axis, proofs of the composition."""
     runs = study.of(MESH)
     if not runs:
         return [not_yet("compare").capitalize() + ".", ""]
@@ -73,7 +75,7 @@ def section(study: Study) -> list[str]:
             if any((column := run.column(key)) and column.parameters for key in study.frameworks)
         ],
     )  # fmt: skip
-    return lines
+    return lines + proved(study, COMPOSED, "a model under tensor parallelism together with another axis")
 
 
 def _mesh(column: Column | None) -> str:

@@ -7,6 +7,7 @@ from tpscope.language.verdict import Status
 from tpscope.report.facts import Study, blamed
 from tpscope.report.rows import REGISTERED, Column, Group, RunRow
 from tpscope.report.runs import PLAIN
+from tpscope.report.sections.proofs import by_model, proved
 from tpscope.report.text import ABSENT, at, listed, not_yet, place, table
 
 TITLE = "Model-specific optimizations"
@@ -41,7 +42,7 @@ def section(study: Study) -> list[str]:
         "What the plan marks, and what then happened to the gradient over `tp` up to the optimizer step of the "
         "framework's own training loop, for parameters on which the frameworks do not agree or that a plan marks.",
         ["models", "parameters", *keys],
-        _disputes(runs, keys),
+        _disputes(study, runs, keys),
     )
     lines += ["### What every rank holds whole", ""]
     lines += table(
@@ -63,7 +64,8 @@ def section(study: Study) -> list[str]:
             ["model", "framework", "style", "rules without effect"],
             idle,
         )
-    return lines
+    lines += proved(study, ("plain",), "a sharded model")
+    return lines + (by_model(study) if study.proofs.cells else [])
 
 
 def _class(column: Column | None) -> str:
@@ -149,13 +151,14 @@ def _disputed(run: RunRow) -> list[str]:
     return [name for name, loops in found.items() if name in marked or len(loops - {"unobserved"}) > 1]
 
 
-def _disputes(runs: list[RunRow], keys: list[str]) -> list[list[str]]:
+def _disputes(study: Study, runs: list[RunRow], keys: list[str]) -> list[list[str]]:
     """One row for all parameters that fare alike, and for all models in which they do."""
     models: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
         names: dict[tuple[str, ...], list[str]] = {}
         for name in _disputed(run):
-            names.setdefault(tuple(_gradient(run.column(key), name) for key in keys), []).append(f"`{name}`")
+            cells = tuple(_gradient(study, run, key, name) for key in keys)
+            names.setdefault(cells, []).append(f"`{name}`")
         for cells, alike in names.items():
             models.setdefault((listed(alike), *cells), []).append(f"`{run.question.model}`")
     return [[listed(found), *facts] for facts, found in models.items()]
@@ -165,13 +168,17 @@ def _group(column: Column | None, name: str) -> Group | None:
     return next((group for group in column.parameters if group.name == name), None) if column else None
 
 
-def _gradient(column: Column | None, name: str) -> str:
+def _gradient(study: Study, run: RunRow, key: str, name: str) -> str:
+    column = run.column(key)
     group = _group(column, name)
     if group is None:
         return f"**{column.status.value}**" if column and column.status != Status.OK else ABSENT
     if group.placement != "Replicate()":
         return place(group.placement)
-    loop = not_yet("prove") if group.gradient_loop == "unobserved" else group.gradient_loop
+    loop = group.gradient_loop
+    if loop == "unobserved":
+        proof = study.proofs.cell(key, run.question.model)
+        loop = f"unobserved; the proof says {proof.verdict.value}" if proof else not_yet("prove")
     return f"marked {group.gradient}, then {loop}"
 
 

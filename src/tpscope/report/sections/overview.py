@@ -96,7 +96,8 @@ def section(study: Study) -> list[str]:
         [[label(run), *(standing(run, key) for key in study.frameworks)] for run in others],
     )
     lines += ["### Not in this study yet", ""]
-    lines += [f"- {what}: {not_yet(verb)}" for verb, what in _UNMEASURED]
+    missing = [(verb, what) for verb, what in _UNMEASURED if verb != "prove" or not study.proofs.cells]
+    lines += [f"- {what}: {not_yet(verb)}" for verb, what in missing]
     lines += ["", "### Words", ""]
     lines += table("How words are used here.", ["word", "meaning"], [list(pair) for pair in _TERMS])
     return lines

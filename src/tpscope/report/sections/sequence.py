@@ -6,6 +6,7 @@ from tpscope.language.verdict import Status
 from tpscope.report.facts import Study
 from tpscope.report.rows import Column, RunRow
 from tpscope.report.runs import SEQUENCE
+from tpscope.report.sections.proofs import proved
 from tpscope.report.text import ABSENT, at, counted, listed, not_yet, quoted, table
 
 TITLE = "Sequence parallelism"
@@ -13,7 +14,7 @@ _KINDS = ("sequence_parallel", "sequence_parallel_all_gather", "rotary")
 
 
 def section(study: Study) -> list[str]:
-    """Honoured, ignored or refused; rules; collectives with and without."""
+    """Honoured, ignored or refused; rules; collectives with and without; proofs."""
     runs = study.of(SEQUENCE)
     if not runs:
         return [not_yet("compare").capitalize() + ".", ""]
@@ -56,7 +57,7 @@ def section(study: Study) -> list[str]:
         ["model", "framework", "forward without", "forward with", "backward without", "backward with"],
         [row for run in runs for key in study.frameworks if (row := pair(study, run, key))],
     )
-    return lines
+    return lines + proved(study, ("sequence-parallel",), "a model under sequence parallelism")
 
 
 def _sequence_rules(column: Column) -> dict[tuple[str, str, str], list[str]]:

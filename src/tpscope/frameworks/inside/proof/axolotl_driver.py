@@ -34,11 +34,16 @@ class AxolotlDriver(Driver):
     """The functions that `axolotl train` calls, one after the other: validation, loader, builder, loop, save."""
 
     depth = Depth.ENTRY
+    shards_data_at_load = False
 
     def __init__(self, work: Work):
         super().__init__(work)
         self._trainer: Any = None
         self._made: dict[bool, hf_axolotl.Run] = {}
+
+    def planned(self, model: nn.Module) -> dict[str, Any]:
+        """The model's own plan: Axolotl has no other."""
+        return hf_model.planned(model)
 
     def check(self) -> None:
         """Raise for what Axolotl has no key for; then its own validation and checks of the model's configuration."""

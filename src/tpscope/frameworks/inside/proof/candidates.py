@@ -10,7 +10,7 @@ import torch
 from tpscope.frameworks.inside.proof.border import Border, backward_order
 from tpscope.frameworks.inside.proof.driver import Work
 from tpscope.frameworks.inside.proof.explain import Layout, fits, simple
-from tpscope.frameworks.inside.proof.facing import Facing
+from tpscope.frameworks.inside.proof.facing import Facing, decided
 from tpscope.frameworks.inside.proof.mends import (
     BiasOnce,
     FreshGradient,
@@ -20,6 +20,7 @@ from tpscope.frameworks.inside.proof.mends import (
     RightSlice,
     ScaleGradient,
     ScaleInputGradient,
+    ScaleLoss,
     ScaleOutput,
     SumGradient,
     SumInputGradient,
@@ -55,17 +56,21 @@ class Scene:
 def candidates(scene: Scene) -> list[Mend]:
     """Hypotheses of rank 0, without repetition."""
     found: list[Mend] = []
-    for mend in (
-        *_loaded(scene),
-        *_adapters(scene),
-        *_clipping(scene),
-        *_forward(scene),
-        *_backward(scene),
-        *_gradients(scene),
-    ):
+    own, passed = list(_gradients(scene)), list(_backward(scene))
+    # Where each wrong gradient is explained by itself nothing need be wrong with what modules pass back: under sequence
+    # parallelism that is full of partial sums that are reduced later.
+    explained = all(_relation(scene, name) is not None for name in scene.now.different)
+    later = (*own, *passed) if explained else (*passed, *own)
+    first = (*_loaded(scene), *_adapters(scene), *_clipping(scene), *_denominators(scene), *_forward(scene))
+    for mend in (*first, *later):
         if mend not in found:
             found.append(mend)
     return found
+
+
+def suggestions(scene: Scene) -> list[str]:
+    """What was done to the different gradients, in words, by their relation to the reference alone. Rank 0's."""
+    return decided([f"{mend.cause}: {mend.what}" for mend in _gradients(scene)])
 
 
 def _loaded(scene: Scene) -> Iterator[Mend]:
@@ -79,7 +84,8 @@ def _loaded(scene: Scene) -> Iterator[Mend]:
     if scene.now.untied:
         yield Retie(
             Cause.UNTIED, ("",), "",
-            "the output head and the input embedding are two parameters, where the model has one: each gets only its own "
+            "the output head and the input embedding are two parameters, where the model has one: each gets only "
+            "its own "
             "half of the gradient", "tie the head to the embedding again after sharding",
         )  # fmt: skip
     if names := scene.now.trains_otherwise:
@@ -101,9 +107,11 @@ def _adapters(scene: Scene) -> Iterator[Mend]:
         layers = sorted({pattern.partition(".lora_")[0] for pattern in rows | columns})
         yield RightAdapter(
             Cause.ADAPTER_LAYOUT, tuple(layers), f"{len(rows)} row-cut A, {len(columns)} column-cut B",
-            f"the adapters of {len(layers)} kinds of layers are made in the size of a shard and used as if whole: behind a "
+            f"the adapters of {len(layers)} kinds of layers are made in the size of a shard and used as if whole: "
+            "behind a "
             "row-cut A the sum over tp is missing in forward, before a column-cut B in backward",
-            "sum over tp behind lora_A of row-parallel layers, and sum the gradient before lora_B of column-parallel ones",
+            "sum over tp behind lora_A of row-parallel layers, and sum the gradient before lora_B of "
+            "column-parallel ones",
             rows=tuple(sorted(rows)), columns=tuple(sorted(columns)),
         )  # fmt: skip
 
@@ -112,13 +120,53 @@ def _clipping(scene: Scene) -> Iterator[Mend]:
     """A clipping that went by another norm than that of the whole gradient."""
     if scene.facing.clipped is None:
         return
-    limit, computed, true = scene.facing.clipped
+    _, computed, true = scene.facing.clipped
     if abs(computed - true) > 1e-6 * true:
         yield TrueNorm(
             Cause.CLIP_NORM, ("",), f"{computed / true:.6g}",
             f"the gradient norm that the loop clips by is {computed:.6g}, that of the whole model is {true:.6g}",
             "sum the squares of sharded gradients over tp, and count replicated ones once",
         )  # fmt: skip
+
+
+def _denominators(scene: Scene) -> Iterator[Mend]:
+    """Every gradient counts the micro-batches with the same wrong weights: the loss is divided by another number."""
+    graded = [row.name for row in scene.now.rows if row.reference_norm]
+    if scene.now.forward_wrong or set(graded) - set(scene.now.different) or len(scene.reference.parts) < 2:
+        return
+    found: list[list[float]] = []
+    for name in graded:
+        pairs = scene.shares.get(name) or {}
+        if len(pairs) != len(scene.reference.parts):
+            return
+        mine = next(iter(pairs.values()))[0].to(torch.float64)
+        weights = _weights(mine, [pair[1].to(torch.float64) for pair in pairs.values()])
+        if weights is not None:
+            found.append(weights)
+    if not found:
+        return
+    first = found[0]
+    alike = all(
+        abs(one - other) < 1e-2 * abs(other) for weights in found for one, other in zip(weights, first, strict=True)
+    )
+    if not alike or any(weight == 0 for weight in first):
+        return
+    places = list(scene.reference.parts)
+    by = tuple(
+        tuple(1 / first[index] for index, place in enumerate(places) if place[0] == rank)
+        for rank in range(scene.work.request.scenario.dp_shard)
+    )
+    listed = ", ".join(f"{weight:.4g}" for weight in first)
+    yield ScaleLoss(
+        Cause.SCALED,
+        ("",),
+        listed,
+        f"every gradient counts the micro-batches {listed} times: the loss of each is divided by another number "
+        "than that of "
+        "all labels of the step",
+        "divide the loss by the number of labels over all micro-batches and data ranks",
+        by=by,
+    )
 
 
 def _forward(scene: Scene) -> Iterator[Mend]:
@@ -182,7 +230,8 @@ def _fused(scene: Scene, until: Border) -> Iterator[Mend]:
                 patterns = tuple(sorted({wildcard(f"{module}.weight"), wildcard(f"{module}.bias")}))
                 yield RightSlice(
                     Cause.WRONG_SLICE, patterns, "+".join(map(str, sizes)),
-                    f"{wildcard(module)} holds {len(sizes)} blocks ({'+'.join(map(str, sizes))} rows) and is cut across them: "
+                    f"{wildcard(module)} holds {len(sizes)} blocks ({'+'.join(map(str, sizes))} rows) and is cut "
+                    "across them: "
                     "a rank gets rows of other blocks than its work needs", "cut each block on its own", blocks=sizes,
                 )  # fmt: skip
 
@@ -218,7 +267,8 @@ def _backward(scene: Scene) -> Iterator[Mend]:
             Cause.MISSING_SUM,
             named,
             "each rank has its part of the sum",
-            f"the gradient that {', '.join(named)} sends back is a partial sum on every rank: it is not reduced over tp in "
+            f"the gradient that {', '.join(named)} sends back is a partial sum on every rank: it is not reduced "
+            "over tp in "
             "backward",
             "all-reduce it over tp in backward",
         )
@@ -237,24 +287,37 @@ def _gradients(scene: Scene) -> Iterator[Mend]:
         listed = ", ".join(patterns[:6]) + (f" and {len(patterns) - 6} more" if len(patterns) > 6 else "")
         if kind == "sum":
             yield SumGradient(
-                Cause.MISSING_SUM, patterns, factor, f"each rank keeps its own part of the gradient of {listed}: the sum over "
-                "tp is never taken, and the ranks' copies drift apart", "all-reduce (sum) these gradients over tp before the "
-                "optimizer step",
-            )  # fmt: skip
+                Cause.MISSING_SUM,
+                patterns,
+                factor,
+                f"each rank keeps its own part of the gradient of {listed}: the sum over tp is never taken, and "
+                "the ranks' "
+                "copies drift apart",
+                "all-reduce (sum) these gradients over tp before the optimizer step",
+            )
         elif kind == "accumulation":
             yield FreshGradient(
-                Cause.ACCUMULATION, patterns, factor, f"the gradient of {listed} is reduced over tp with what earlier "
-                f"micro-batches left in it, so these count again: {factor}", "reduce each micro-batch's own gradient, or the "
-                "accumulated one once",
-            )  # fmt: skip
+                Cause.ACCUMULATION,
+                patterns,
+                factor,
+                f"the gradient of {listed} is reduced over tp with what earlier micro-batches left in it, so "
+                "these count "
+                f"again: {factor}",
+                "reduce each micro-batch's own gradient, or the accumulated one once",
+            )
         else:
             everything = len(names) == len([row for row in scene.now.rows if row.reference_norm])
             cause, words = _scaled(by, scene.work.request.tp)
             if everything:
                 cause, words = Cause.SCALED, f"{by:g} times what it should be"
             yield ScaleGradient(
-                cause, patterns, factor, f"the gradient of {listed} is {words}", f"multiply it by {1 / by:g}", by=1 / by,
-            )  # fmt: skip
+                cause,
+                patterns,
+                factor,
+                f"the gradient of {listed} is {words}",
+                f"multiply it by {1 / by:g}",
+                by=1 / by,
+            )
 
 
 def _patterns(names: list[str], scene: Scene) -> tuple[str, ...]:
@@ -277,9 +340,9 @@ def _relation(scene: Scene, name: str) -> tuple[str, str, float] | None:
     together = [rank[name].to(torch.float64) for rank in scene.ranks if name in rank]
     if scene.facing.replicated(name) and len(together) == len(scene.ranks):
         total = torch.stack(together).sum(0)
-        if total.shape == whole.shape and (factor := fits(total, whole)) is not None:
-            if not all(fits(one, whole) for one in together):
-                return ("sum", "each rank has its part of the sum" + ("" if factor == 1 else f" times {factor:g}"), 1.0)
+        factor = fits(total, whole) if total.shape == whole.shape else None
+        if factor is not None and not all(fits(one, whole) for one in together):
+            return ("sum", "each rank has its part of the sum" + ("" if factor == 1 else f" times {factor:g}"), 1.0)
     if (factor := fits(mine, whole)) is not None and factor != 1.0:
         return "scale", f"{factor:.4g}", simple(float(f"{factor:.6g}"))
     if len(pairs) > 1 and (weights := _weights(mine, [pair[1].to(torch.float64) for pair in pairs.values()])):

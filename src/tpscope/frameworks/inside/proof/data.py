@@ -1,4 +1,5 @@
-"""Data that tells right from wrong: every micro-batch and every data rank has other tokens and another number of labels."""
+"""Data that tells right from wrong: every micro-batch and every data rank has other tokens and another number of
+labels."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tpscope.frameworks.inside.proof.facing import decided
 from tpscope.frameworks.inside.proof.mends import Mend, Mends
 from tpscope.frameworks.inside.proof.reference import parameters
 from tpscope.frameworks.inside.proof.round import Round
-from tpscope.frameworks.inside.proof.slices import gathered, local_of
+from tpscope.frameworks.inside.proof.slices import gathered
 from tpscope.frameworks.inside.trace import Trail
 from tpscope.language.answer import TrailLine
 from tpscope.language.plan import wildcard
@@ -48,7 +48,7 @@ class Search:
         for _ in range(_MOST_TURNS):
             if not now.different and not now.forward_wrong:
                 break
-            scene = self._scene(now)
+            scene = self.scene(now)
             first = first or scene.borders
             mend, then = self._try(scene, mends, now)
             if mend is None or then is None:
@@ -61,18 +61,37 @@ class Search:
 
     def _try(self, scene: Scene, mends: Mends, now: Round) -> tuple[Mend | None, Round | None]:
         options = decided(candidates(scene))
-        for option in options[:_MOST_TRIES]:
-            then = self.again(Mends([*mends.found, option]), False)
-            if decided(_better(then, now)):
-                return option, then
+        for index, option in enumerate(options[:_MOST_TRIES]):
+            then = self._with(mends, option, now)
+            if then is None:
+                continue
+            near = next((other for other in options[index + 1 : index + 2] if _alike(option, other)), None)
+            if then.different and near is not None:
+                # The same mend at one module instead of at every layer's may leave less to be explained.
+                other = self._with(mends, near, now)
+                if other is not None and decided(len(other.different) < len(then.different)):
+                    return near, other
+            return option, then
         return None, None
 
-    def _scene(self, now: Round) -> Scene:
+    def _with(self, mends: Mends, option: Mend, now: Round) -> Round | None:
+        """The round with one more mend, None if that is not better."""
+        try:
+            then = self.again(Mends([*mends.found, option]), False)
+        except Exception:  # noqa: BLE001 - a mend that does not run in this model is no mend
+            return None
+        return then if decided(_better(then, now)) else None
+
+    def scene(self, now: Round) -> Scene:
         """Everything that candidates are made of; borders on rank 0 only."""
         proof = self.proof
         reference, facing = proof.reference, now.facing
         place = next(place for place in proof.batches if place[0] == proof.work.dp_rank)
-        grads = {name: local_of(now.grads[name].detach()) for name in now.different if name in now.grads}
+        grads = {}
+        for name in now.different:
+            whole = reference.total.get(name, facing.whole[name])
+            if name in now.grads and (pair := facing.pair(name, now.grads[name], whole)):
+                grads[name] = pair[0]
         ranks = facing.groups.over_tp(grads)
         shares = {}
         factor = proof.clip_factor(None if now.depth == Depth.PLAN else proof.clip())
@@ -103,6 +122,11 @@ class Search:
         return found
 
 
+def _alike(one: Mend, other: Mend) -> bool:
+    """True if two mends do the same at other places."""
+    return type(one) is type(other) and (one.cause, one.factor) == (other.cause, other.factor)
+
+
 def _biases(whole: nn.Module) -> dict[str, torch.Tensor]:
     return {
         name.removesuffix(".bias"): gathered(tensor.detach())
@@ -124,7 +148,8 @@ def _better(then: Round, now: Round) -> bool:
 
 
 def evidence(proof: Any, again: Again, model: nn.Module, kept: list[tuple[Mend, list[str]]]) -> list[list[TrailLine]]:
-    """For each cause the source lines behind it: the plan's rules, and what ran in the backward of the sharded model."""
+    """For each cause the source lines behind it: the plan's rules, and what ran in the backward of the sharded
+    model."""
     ran: list[TrailLine] = []
     if proof.driver.hooks and any(mend.cause in _IN_BACKWARD for mend, _ in kept):
         trail = proof.trail = Trail(proof.work.roots, proof.driver.hooks, limit=400)

@@ -100,8 +100,12 @@ class Driver(ABC):
     depth = Depth.LOOP
     """The deepest depth that `train` reaches."""
 
+    shards_data_at_load = True
+    """False if FSDP is applied by the training loop only: then the plan depth says nothing about several data ranks."""
+
     hooks: tuple[str, ...] = ()
-    """Parts of paths of the framework's files whose lines, where they run in a backward, say what is done to gradients."""
+    """Parts of paths of the framework's files whose lines, where they run in a backward, say what is done to
+    gradients."""
 
     def __init__(self, work: Work):
         self.work = work
@@ -110,6 +114,11 @@ class Driver(ABC):
     def rules(self, model: nn.Module, patterns: tuple[str, ...]) -> list[TrailLine]:
         """The source lines that put rules for these modules or parameters into the plan, or that show there is none."""
         return []
+
+    def planned(self, model: nn.Module) -> dict[str, Any]:
+        """The plan as the framework holds it for a sharded model: patterns of modules and styles. Empty where there is
+        none to be had."""
+        return {}
 
     @abstractmethod
     def check(self) -> None:

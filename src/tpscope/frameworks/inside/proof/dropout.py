@@ -15,6 +15,10 @@ from tpscope.frameworks.inside.proof.slices import local_of
 _DRAWS = ("bernoulli", "native_dropout")
 
 
+Seed = Callable[[int, tuple[int, ...]], int | None]
+"""A seed for a dropout by its number and the shape of this rank's mask; None leaves it to the framework."""
+
+
 @dataclass
 class Mask:
     """One drawing: the shape of this rank's mask and its bits."""
@@ -27,7 +31,7 @@ class Mask:
 class Masks(TorchDispatchMode):
     """Keeps every mask of every dropout that runs inside, and makes the dropout keep everything."""
 
-    def __init__(self, seed: Callable[[int], int | None] = lambda ordinal: None):
+    def __init__(self, seed: Seed = lambda ordinal, shape: None):
         super().__init__()
         self.found: list[Mask] = []
         self._seed = seed
@@ -37,7 +41,7 @@ class Masks(TorchDispatchMode):
         name = func.__name__
         if not name.startswith(_DRAWS):
             return func(*args, **(kwargs or {}))
-        seed = self._seed(len(self.found))
+        seed = self._seed(len(self.found), tuple(local_of(args[0]).shape))
         if seed is not None:
             torch.manual_seed(seed)
         result = func(*args, **(kwargs or {}))

@@ -94,11 +94,11 @@ def _sharded(tensors: list[torch.Tensor], whole: torch.Tensor) -> Layout:
     for dim in range(whole.dim()):
         sizes = [tensor.shape[dim] for tensor in tensors]
         rest = [(*tensor.shape[:dim], *tensor.shape[dim + 1 :]) for tensor in tensors]
-        if sum(sizes) == whole.shape[dim] and all(
-            item == (*whole.shape[:dim], *whole.shape[dim + 1 :]) for item in rest
-        ):
-            if (factor := fits(torch.cat(tensors, dim), whole)) is not None:
-                return Layout("shard", dim, factor)
+        across = (*whole.shape[:dim], *whole.shape[dim + 1 :])
+        if sum(sizes) != whole.shape[dim] or any(item != across for item in rest):
+            continue
+        if (factor := fits(torch.cat(tensors, dim), whole)) is not None:
+            return Layout("shard", dim, factor)
     return Layout("columns") if all(_columns(tensor, whole) for tensor in tensors) else UNKNOWN
 
 

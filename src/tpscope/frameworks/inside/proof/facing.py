@@ -1,4 +1,5 @@
-"""A sharded model facing the whole one: which part of each parameter a rank holds, and how far off its gradients are."""
+"""A sharded model facing the whole one: which part of each parameter a rank holds, and how far off its gradients
+are."""
 
 from __future__ import annotations
 
@@ -13,9 +14,8 @@ from torch.distributed.tensor import DTensor
 
 from tpscope.frameworks.inside.proof import slices
 from tpscope.frameworks.inside.proof.driver import Work
-from tpscope.frameworks.inside.proof.reference import Grads, Reference, parameters
+from tpscope.frameworks.inside.proof.reference import parameters
 from tpscope.frameworks.inside.proof.slices import WHOLE, Part
-from tpscope.language.proof import ParameterProof
 
 
 @dataclass
@@ -95,28 +95,26 @@ class Facing:
         for name, tensor in self.mine.items():
             if ".lora_" not in name or name not in self.whole:
                 continue
-            local, whole = slices.local_of(tensor.detach()), self.whole[name]
-            if isinstance(tensor, DTensor):
-                full = slices.gathered(tensor.detach())
-                agreed[name] = len({_digest(value) for value in self.groups.over_tp(full)}) == 1
-                self._fill(tensor, whole)
-                continue
-            part = slices.by_shape(local.shape, whole.shape, self.size)
+            whole, claim = self.whole[name], slices.on_tp(tensor)
+            own = slices.gathered(tensor.detach())
+            part = WHOLE if claim else slices.by_shape(own.shape, whole.shape, self.size)
             if part is None:
                 continue
             if part == WHOLE:
-                agreed[name] = len({_digest(value) for value in self.groups.over_tp(local)}) == 1
-            with torch.no_grad():
-                local.copy_(part.of(whole, self.work.tp_rank, self.size))
-            self.parts[name] = part
+                agreed[name] = len({_digest(value) for value in self.groups.over_tp(own)}) == 1
+            if not claim:
+                self.parts[name] = part
+            self._fill(tensor, part.of(whole, self.work.tp_rank, self.size))
         return agreed
 
-    def _fill(self, tensor: DTensor, whole: torch.Tensor) -> None:
+    def _fill(self, tensor: torch.Tensor, own: torch.Tensor) -> None:
         from torch.distributed.tensor import distribute_tensor
 
-        placed = distribute_tensor(whole.to(tensor.dtype), tensor.device_mesh, tensor.placements, src_data_rank=None)
         with torch.no_grad():
-            tensor._local_tensor.copy_(placed._local_tensor)
+            if isinstance(tensor, DTensor):
+                mesh = tensor.device_mesh
+                own = distribute_tensor(own.to(tensor.dtype), mesh, tensor.placements, src_data_rank=None)._local_tensor
+            slices.local_of(tensor).copy_(own)
 
     def values(self, keep: Collection[str] = ()) -> dict[str, float]:
         """Relative error of every loaded parameter; finds this rank's part of each on the way, but for those to
@@ -126,18 +124,17 @@ class Facing:
             whole = self.whole.get(name)
             if whole is None or name in keep:
                 continue
-            if isinstance(tensor, DTensor):
-                full = slices.gathered(tensor.detach())
-                errors[name] = 0.0 if full.shape == whole.shape and torch.equal(full, whole) else _relative(full, whole)
+            own = slices.gathered(tensor.detach())
+            if slices.on_tp(tensor):
+                errors[name] = 0.0 if own.shape == whole.shape and torch.equal(own, whole) else _relative(own, whole)
                 continue
-            local = tensor.detach()
-            part = slices.find(local, whole, self.work.tp_rank, self.size, self.blocks)
-            guess = part or slices.by_shape(local.shape, whole.shape, self.size)
+            part = slices.find(own, whole, self.work.tp_rank, self.size, self.blocks)
+            guess = part or slices.by_shape(own.shape, whole.shape, self.size)
             if guess is not None:
                 self.parts[name] = guess
             if part is None:
                 wanted = guess.of(whole, self.work.tp_rank, self.size) if guess else None
-                errors[name] = _relative(local, wanted) if wanted is not None else float("inf")
+                errors[name] = _relative(own, wanted) if wanted is not None else float("inf")
             else:
                 errors[name] = 0.0
         return errors
@@ -204,112 +201,29 @@ class Facing:
 
     def placement(self, name: str) -> str:
         """Where the parameter is on the tp axis: as its DTensor says, or as its values show."""
-        tensor = self.mine[name]
-        if isinstance(tensor, DTensor):
-            claim = slices.on_tp(tensor)
-            return {"R": "Replicate()"}.get(
-                claim, claim.replace("S(", "Shard(dim=") if claim.startswith("S(") else claim
-            )
-        return str(self.parts.get(name, ""))
+        claim = slices.on_tp(self.mine[name])
+        if not claim:
+            return str(self.parts.get(name, ""))
+        return "Replicate()" if claim == "R" else claim.replace("S(", "Shard(dim=") if claim.startswith("S(") else claim
 
     def replicated(self, name: str) -> bool:
         """True if every tp rank holds all of this parameter (of its data-parallel share of it)."""
-        tensor = self.mine[name]
-        if isinstance(tensor, DTensor):
-            return slices.on_tp(tensor) in ("R", "Replicate()", "")
-        return self.parts.get(name) == WHOLE
+        claim = slices.on_tp(self.mine[name])
+        return claim in ("R", "Replicate()") if claim else self.parts.get(name) == WHOLE
 
     def pair(self, name: str, tensor: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """A tensor of this parameter's shape on this rank, and what the whole one says it should be."""
-        if isinstance(tensor, DTensor) and name in self.recuts:
-            tensor = slices.local_of(tensor.detach())
-        if isinstance(tensor, DTensor):
-            full = slices.gathered(tensor.detach())
-            return (full, whole) if full.shape == whole.shape else None
-        part = self.parts.get(name)
-        if part is None:
-            part = slices.by_shape(tensor.shape, whole.shape, self.size)
+        if name in self.recuts:
+            own, claim = slices.local_of(tensor.detach()), ""
+        else:
+            own, claim = slices.gathered(tensor.detach()), slices.on_tp(tensor)
+        if claim:
+            return (own, whole) if own.shape == whole.shape else None
+        part = self.parts.get(name) or slices.by_shape(own.shape, whole.shape, self.size)
         if part is None:
             return None
         expected = part.of(whole, self.work.tp_rank, self.size)
-        return (tensor.detach(), expected) if expected.shape == tensor.shape else None
-
-    def judge(self, grads: Grads, reference: Reference, wanted: Grads | None = None) -> list[ParameterProof]:
-        """One row a parameter that trains anywhere: worst error over all ranks, and whether replicas agree."""
-        wanted = reference.total if wanted is None else wanted
-        errors: dict[str, float] = {}
-        replicas: dict[str, torch.Tensor] = {}
-        finite: dict[str, bool] = {}
-        for name in self.whole:
-            whole, mine = wanted.get(name), grads.get(name)
-            if name not in self.mine or (whole is None and mine is None):
-                continue
-            whole = whole if whole is not None else torch.zeros_like(self.whole[name])
-            pair = None if mine is None else self.pair(name, mine, whole)
-            if mine is None:
-                errors[name] = reference.error(name, None, whole)
-                continue
-            if pair is None:
-                errors[name] = float("inf")
-                continue
-            finite[name] = bool(torch.isfinite(pair[0]).all())
-            errors[name] = reference.error(name, pair[0], pair[1])
-            if self.replicated(name):
-                replicas[name] = pair[0].to(torch.float64)
-        apart = self._apart(replicas, reference)
-        return self._rows(errors, finite, apart, reference, wanted)
-
-    def _apart(self, replicas: dict[str, torch.Tensor], reference: Reference) -> dict[str, float]:
-        """Largest relative distance of any tp rank's replica from the first one's."""
-        others = self.groups.over_tp(replicas)
-        found = {}
-        for name, first in others[0].items():
-            distance = max(
-                float((other[name] - first).norm())
-                if name in other and other[name].shape == first.shape
-                else float("inf")
-                for other in others
-            )
-            found[name] = distance / reference.scale(name)
-        return found
-
-    def _rows(
-        self,
-        errors: dict[str, float],
-        finite: dict[str, bool],
-        apart: dict[str, float],
-        reference: Reference,
-        wanted: Grads,
-    ) -> list[ParameterProof]:
-        mine = {
-            name: (
-                error,
-                finite.get(name, True),
-                apart.get(name, 0.0),
-                self.placement(name),
-                self.mine[name].requires_grad,
-            )
-            for name, error in errors.items()
-            if name in self.mine
-        }
-        found: dict[str, list[tuple[float, bool, float, str, bool]]] = {}
-        for answers in everywhere(mine):
-            for name, answer in answers.items():
-                found.setdefault(name, []).append(answer)
-        rows = []
-        for name in self.whole:
-            if name not in found:
-                continue
-            tolerance, ranks = reference.tolerance(name), found[name]
-            rows.append(
-                ParameterProof(
-                    name, max(rank[0] for rank in ranks), tolerance, all(rank[2] <= tolerance for rank in ranks),
-                    finite=all(rank[1] for rank in ranks),
-                    reference_norm=float(wanted[name].norm()) if name in wanted else 0.0,
-                    placement=ranks[0][3], trainable=ranks[0][4],
-                )
-            )  # fmt: skip
-        return rows
+        return (own, expected) if expected.shape == own.shape else None
 
 
 def _digest(tensor: torch.Tensor) -> bytes:

@@ -14,7 +14,8 @@ from torch import nn
 
 from tpscope.frameworks.inside.case import Refused
 from tpscope.frameworks.inside.proof.driver import Training, Work
-from tpscope.frameworks.inside.proof.hf_model import files_on_cpu
+from tpscope.frameworks.inside.proof.hf_model import experts, files_on_cpu
+from tpscope.frameworks.inside.proof.hf_trainer import COMPILER
 from tpscope.frameworks.inside.source import source_of
 from tpscope.language.answer import Failure
 from tpscope.language.layout import Layout
@@ -33,6 +34,8 @@ def settings(work: Work, layout: Layout, training: Training | None = None) -> di
         "lr_scheduler": "constant", "warmup_steps": 0, "bf16": False, "fp16": False, "tf32": False,
         "save_strategy": "no", "val_set_size": 0, "tensor_parallel_size": layout.tp,
     }  # fmt: skip
+    if chosen := experts(work):
+        keys["overrides_of_model_kwargs"] = chosen
     if layout.cp > 1:
         keys["context_parallel_size"] = layout.cp
     if layout.dp_shard > 1:
@@ -43,7 +46,7 @@ def settings(work: Work, layout: Layout, training: Training | None = None) -> di
     if scenario.checkpointing:
         keys["gradient_checkpointing"] = True
     if scenario.compile:
-        keys["torch_compile"] = True
+        keys |= {"torch_compile": True, "torch_compile_backend": COMPILER}
     if training is not None:
         keys |= {
             "max_steps": len(training.micro_batches), "gradient_accumulation_steps": len(training.micro_batches[0]),

@@ -21,7 +21,26 @@ def load(work: Work, checkpoint: Path, options: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     remote = {"trust_remote_code": True} if work.request.remote_code is not None else {}
+    options = options | experts(work)
     return AutoModelForCausalLM.from_pretrained(str(checkpoint), dtype=torch.float64, **remote, **options)
+
+
+def experts(work: Work) -> dict[str, str]:
+    """How the experts of a mixture are asked to run, where this transformers has a choice."""
+    from transformers import PreTrainedModel
+
+    mixture = any("expert" in key for key in _keys(work.request.config))
+    if not mixture or not hasattr(PreTrainedModel, "set_experts_implementation"):
+        return {}
+    work.shim("experts_implementation is eager: the default, grouped_mm, takes no float64")
+    return {"experts_implementation": "eager"}
+
+
+def _keys(config: dict[str, Any]) -> Iterator[str]:
+    for key, value in config.items():
+        yield key
+        if isinstance(value, dict):
+            yield from _keys(value)
 
 
 def distributed(asked: hf_engine.Asked) -> dict[str, Any]:
@@ -73,6 +92,12 @@ def checkpointed(work: Work, model: nn.Module, options: dict[str, Any] | None = 
     if work.request.scenario.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
     return model
+
+
+def planned(model: nn.Module) -> dict[str, Any]:
+    """The plan that a model was loaded with, where it was cut by its own."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return dict(getattr(base, "tp_plan", None) or {})
 
 
 def takes_count(model: nn.Module) -> bool:

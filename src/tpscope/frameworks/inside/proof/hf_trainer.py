@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader
 
 from tpscope.frameworks.inside.proof.driver import MicroBatch, Step, Training, Work
 
+# Traces and differentiates as the default does; what inductor generates for a CPU says nothing of a GPU.
+COMPILER = "aot_eager"
+
 
 def arguments(work: Work, training: Training | None, **more: Any) -> dict[str, Any]:
     """What a user would write into TrainingArguments for this case."""
@@ -25,7 +28,7 @@ def arguments(work: Work, training: Training | None, **more: Any) -> dict[str, A
     if scenario.checkpointing:
         given["gradient_checkpointing"] = True
     if scenario.compile:
-        given["torch_compile"] = True
+        given |= {"torch_compile": True, "torch_compile_backend": COMPILER}
     if training is not None:
         given |= {
             "max_steps": len(training.micro_batches), "optim": "adamw_torch", "lr_scheduler_type": "constant",
@@ -146,6 +149,7 @@ def compiling(work: Work) -> Iterator[None]:
         return
     import torch._dynamo
 
+    work.shim(f"torch_compile_backend is {COMPILER}: inductor generates other code on a GPU")
     before = torch._dynamo.config.disable
     torch._dynamo.config.disable = False
     try:

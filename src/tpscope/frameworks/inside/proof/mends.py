@@ -4,6 +4,7 @@ named only when its mend makes the case equal."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,14 +16,15 @@ from torch.distributed.tensor import DTensor
 
 from tpscope.frameworks.inside.proof.facing import Facing
 from tpscope.frameworks.inside.proof.reference import Grads, clean, parameters
-from tpscope.frameworks.inside.proof.slices import local_of
+from tpscope.frameworks.inside.proof.slices import gathered, local_of
 from tpscope.language.plan import wildcard
 from tpscope.language.proof import Cause
 
 
 @dataclass
 class Mend:
-    """One hypothesis and its mend. `patterns` are the modules or parameters it is about: with `*` for every layer, or one
+    """One hypothesis and its mend. `patterns` are the modules or parameters it is about: with `*` for every layer,
+    or one
     by its full name."""
 
     cause: Cause
@@ -79,10 +81,10 @@ class Mends:
 
 
 def summed(tensor: torch.Tensor, group: Any) -> torch.Tensor:
-    """The sum of a local tensor over the ranks of a group, as a new tensor."""
+    """The sum of what the ranks of a group hold of a tensor, as a new tensor of the same kind."""
     value = local_of(tensor).detach().clone().contiguous()
     dist.all_reduce(value, group=group)
-    return value
+    return _like(value, tensor)
 
 
 def _like(value: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
@@ -252,7 +254,8 @@ class SumGradient(Mend):
     def on_gradients(self, facing: Facing, grads: Grads) -> None:
         for name in list(grads):
             if self.matches(name):
-                grads[name] = _like(summed(grads[name], facing.groups.tp), grads[name])
+                # As a plain whole tensor: a gradient's own placement may not be its parameter's.
+                grads[name] = summed(gathered(grads[name].detach()), facing.groups.tp)
 
 
 @dataclass
@@ -265,6 +268,27 @@ class ScaleGradient(Mend):
         for name in list(grads):
             if self.matches(name):
                 grads[name] = grads[name] * self.by
+
+
+@dataclass
+class ScaleLoss(Mend):
+    """Multiply what the backward of each micro-batch of this data rank starts with. `by[data rank]`: in order."""
+
+    by: tuple[tuple[float, ...], ...] = ()
+
+    def on_model(self, facing: Facing) -> None:
+        own = self.by[facing.work.dp_rank]
+        count = itertools.count()
+
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            factor = own[next(count) % len(own)]
+            for key in ("loss", "logits"):
+                if isinstance(getattr(output, key, None), torch.Tensor):
+                    output[key] = _ScaleBackward.apply(output[key], factor)
+                    return output
+            return _ScaleBackward.apply(output, factor) if isinstance(output, torch.Tensor) else output
+
+        facing.model.register_forward_hook(hook)
 
 
 @dataclass

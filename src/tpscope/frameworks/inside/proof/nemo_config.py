@@ -85,7 +85,9 @@ def recipe_config(work: Work, checkpoint: Path, layout: Layout, samples: int | N
         "model": model_section(work, checkpoint),
         "distributed": _distributed_section(work, layout),
         "loss_fn": {"_target_": "nemo_automodel.components.loss.masked_ce.MaskedCrossEntropy", "fp32_upcast": False},
-        "dataset": {"_target_": dataset, "ranks": ranks, "length": samples or _ROWS, "tokenizer": None, "seq_len": SEQUENCE},
+        "dataset": {
+            "_target_": dataset, "ranks": ranks, "length": samples or _ROWS, "tokenizer": None, "seq_len": SEQUENCE,
+        },
         "dataloader": {"shuffle": samples is not None},
         "optimizer": {
             "_target_": "torch.optim.AdamW", "lr": 1e-2, "betas": [0.9, 0.95], "eps": 1e-3, "weight_decay": 0.01,
@@ -156,6 +158,9 @@ def _distributed_section(work: Work, layout: Layout) -> dict[str, Any]:
     else:
         fields = importlib.import_module(f"{DISTRIBUTED}.fsdp2").FSDP2Manager.__dataclass_fields__
         found["_target_"] = f"{DISTRIBUTED}.fsdp2.FSDP2Manager"
+    if work.request.scenario.compile and "enable_compile" in fields:
+        # Under FSDP2 these versions compile by this key, and pass over the section `compile`.
+        found["enable_compile"] = True
     if "backend" in fields:
         found["backend"] = "gloo"
         work.shim("backend: gloo, so that the mesh is built for the CPU instead of CUDA")
@@ -169,6 +174,12 @@ def _policy() -> Any:
     if any("mp_raw" in file.read_text(encoding="utf-8") for file in readers):
         named = dict.fromkeys(("param_dtype", "reduce_dtype", "output_dtype"), "float64")
         return {"_target_": "torch.distributed.fsdp.MixedPrecisionPolicy", **named, "cast_forward_inputs": False}
+    import yaml
+
+    for dumper in (yaml.Dumper, yaml.SafeDumper):
+        # NeMo writes its config into every checkpoint; an object of torch is shown there by its words.
+        for kind in (MixedPrecisionPolicy, torch.dtype):
+            yaml.add_representer(kind, lambda dump, value: dump.represent_str(str(value)), dumper)
     return MixedPrecisionPolicy(torch.float64, torch.float64, torch.float64, cast_forward_inputs=False)
 
 

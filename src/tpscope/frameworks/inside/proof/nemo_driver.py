@@ -17,6 +17,13 @@ from tpscope.language.answer import TrailLine
 from tpscope.language.proof import Depth
 
 
+def preload() -> None:
+    """Import the modules that every case uses."""
+    importlib.import_module("datasets")
+    nemo_recipe.module()
+    importlib.import_module("nemo_automodel.components.loss.masked_ce")
+
+
 class NemoDriver(Driver):
     """`TrainFinetuneRecipeForNextTokenPrediction` of the installed version: `setup()` and its training loop."""
 
@@ -26,6 +33,7 @@ class NemoDriver(Driver):
         super().__init__(work)
         self.recipes: dict[int, Any] = {}
         self._loss: Any = None
+        self._plan: dict[str, Any] = {}
 
     hooks = ("tp_replicas.py", "recipes/llm/train_ft.py", "training/utils.py", "parallel_styles.py")
 
@@ -47,11 +55,16 @@ class NemoDriver(Driver):
 
     def sharded(self, checkpoint: Path) -> nn.Module:
         """The model that the recipe's `setup()` made."""
-        with nemo_scenarios.no_silence(self.work):
+        with nemo_scenarios.no_silence(self.work), nemo_scenarios.selections() as found:
             recipe = nemo_recipe.set_up(self.work, checkpoint)
         model: nn.Module = recipe.model_parts[0]
         self.recipes[id(model)] = recipe
+        self._plan = found[-1] if found else {}
         return model
+
+    def planned(self, model: nn.Module) -> dict[str, Any]:
+        """The plan that `_get_parallel_plan` returned while `setup()` ran."""
+        return self._plan
 
     def loss(self, model: nn.Module, batch: MicroBatch, tokens: int) -> tuple[torch.Tensor, Any]:
         """NeMo's `calculate_loss` with MaskedCrossEntropy, over a batch made by NeMo's collator."""
@@ -77,7 +90,9 @@ class NemoDriver(Driver):
 
     def train(self, model: nn.Module, training: Training) -> None:
         """The recipe's own `run_train_validation_loop` on the model that its `setup()` made."""
-        nemo_recipe.run(self.work, self.recipes[id(model)], training)
+        with nemo_scenarios.on_cpu_kernels(self.work):
+            nemo_recipe.run(self.work, self.recipes[id(model)], training)
+        nemo_scenarios.compiled(self.work)
 
     def save(self, model: nn.Module, folder: Path) -> Path:
         """The checkpoint that the recipe's `save_checkpoint` writes: consolidated safetensors, or LoRA's adapter."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,7 +21,7 @@ from tpscope.frameworks.inside import normal
 from tpscope.frameworks.inside.case import Refused
 from tpscope.frameworks.inside.proof import nemo_config
 from tpscope.frameworks.inside.proof.driver import Work
-from tpscope.frameworks.inside.trace import cite
+from tpscope.frameworks.inside.trace import cite, failure
 from tpscope.language.answer import Failure, TrailLine
 from tpscope.language.verdict import Status
 
@@ -36,13 +38,40 @@ def unsupported(message: str, phase: str, where: TrailLine | None = None) -> Non
 def check(work: Work) -> None:
     """Refuse what cannot be driven here."""
     scenario = work.request.scenario
-    if scenario.compile and os.environ.get("TORCHDYNAMO_DISABLE") == "1":
-        message = "torch.compile is switched off in this process (TORCHDYNAMO_DISABLE=1): nothing would be compiled"
-        raise Refused(Status.UNSUPPORTED, Failure("NoCompile", message, "check"))
+    if scenario.compile:
+        # Ranks start with torch.compile switched off, so that all other scenarios run eagerly.
+        os.environ.pop("TORCHDYNAMO_DISABLE", None)
+        torch._dynamo.config.disable = False
+        torch._dynamo.utils.counters.clear()
+        work.shim("torch.compile works on what NeMo compiles by its setting; what it compiles on import runs eagerly")
     if scenario.checkpointing and not nemo_config.has(f"{nemo_config.DISTRIBUTED}.config"):
         fields = importlib.import_module(f"{nemo_config.DISTRIBUTED}.fsdp2").FSDP2Manager.__dataclass_fields__
         if "activation_checkpointing" not in fields:
             unsupported("FSDP2Manager of this version has no setting activation_checkpointing", "check")
+
+
+def compiled(work: Work) -> None:
+    """Raise if compilation was asked for and no frame of the model was compiled."""
+    if work.request.scenario.compile and not torch._dynamo.utils.counters["frames"].get("ok"):
+        unsupported("torch.compile was asked for and nothing was compiled, and nothing was raised", "loop")
+
+
+@contextmanager
+def on_cpu_kernels(work: Work) -> Iterator[None]:
+    """Context parallel is torch's, for attention kernels of CUDA: what the CPU's kernels raise in it says nothing of
+    NeMo."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        inside = any("_context_parallel" in file for file in frames) or "_for_cpu" in str(error)
+        if work.request.scenario.cp == 1 or not inside:
+            raise
+        words = " ".join(str(error).split())[:200]
+        message = f"context parallel needs CUDA: torch shards only CUDA's attention kernels over cp; here: {words}"
+        raise Refused(
+            Status.UNSUPPORTED, Failure("NeedsCuda", message, "loop", failure(error, "loop", work.roots)[0].where)
+        ) from error
 
 
 @contextmanager
@@ -75,6 +104,26 @@ def no_silence(work: Work) -> Iterator[None]:
     finally:
         for patch in patches:
             patch.stop()
+
+
+@contextmanager
+def selections() -> Iterator[list[dict[str, Any]]]:
+    """The plans that NeMo selects meanwhile, in order."""
+    found: list[dict[str, Any]] = []
+    parallelizer = importlib.import_module(_PARALLELIZER)
+    select = parallelizer._get_parallel_plan
+
+    @functools.wraps(select)
+    def selected(*arguments: Any, **options: Any) -> Any:
+        raw = select(*arguments, **options)
+        found.append(dict(raw))
+        return raw
+
+    with ExitStack() as stack:
+        for module in _users():
+            if getattr(module, "_get_parallel_plan", None) is select:
+                stack.enter_context(mock.patch.object(module, "_get_parallel_plan", selected))
+        yield found
 
 
 def _users() -> list[Any]:

@@ -12,11 +12,14 @@ from torch import nn
 
 from tpscope.frameworks.inside.case import Refused
 from tpscope.frameworks.inside.proof.data import micro_batch, tokens
-from tpscope.frameworks.inside.proof.dropout import Mask, Masks
 from tpscope.frameworks.inside.proof.driver import Driver, MicroBatch, Step, Training, Work
+from tpscope.frameworks.inside.proof.dropout import Mask, Masks, Seed
+from tpscope.frameworks.inside.proof.explain import fits
 from tpscope.frameworks.inside.proof.facing import Facing, Groups, decided, everywhere
+from tpscope.frameworks.inside.proof.judge import judge
 from tpscope.frameworks.inside.proof.mends import Mends
-from tpscope.frameworks.inside.proof.mutations import MUTATIONS, Mutation
+from tpscope.frameworks.inside.proof.mutation import Mutation
+from tpscope.frameworks.inside.proof.mutations import MENDED, MUTATIONS
 from tpscope.frameworks.inside.proof.record import Recorder
 from tpscope.frameworks.inside.proof.reference import (
     MULTIPLE,
@@ -37,7 +40,6 @@ from tpscope.language.answer import Failure
 from tpscope.language.proof import Depth, ProofAnswer
 from tpscope.language.verdict import Status
 
-
 # The seed of torch's generator before anybody sets one (c10::detail::default_rng_seed_val).
 _FRESH = 67280421310721
 
@@ -45,8 +47,8 @@ _FRESH = 67280421310721
 class Proof:
     """One case on one rank, and everything that its phases share."""
 
-    def __init__(self, driver: Driver, answer: ProofAnswer):
-        self.driver, self.answer = driver, answer
+    def __init__(self, driver: Driver, answer: ProofAnswer, keep: Callable[[], None] = lambda: None):
+        self.driver, self.answer, self.keep = driver, answer, keep
         self.work: Work = driver.work
         self.request, self.scenario = driver.request, driver.request.scenario
         self.groups = Groups(self.work)
@@ -54,8 +56,10 @@ class Proof:
         self.whole: nn.Module
         self.reference: Reference
         self.started_different: list[str] = []
-        kind = MUTATIONS.get(self.request.mutation, Mutation)
+        kind = {"": Mutation, **MUTATIONS, **MENDED}[self.request.mutation]
         self.mutation = kind(self.work.tp_rank, self.request.tp)
+        if self.request.mutation:
+            answer.measured["fault"] = {"kind": self.request.mutation, "places": self.mutation.places}
         self.masks: list[Mask] = []
         self.trail: Trail | None = None
         self.whole_masks: list[tuple[int, ...]] = []
@@ -125,6 +129,8 @@ class Proof:
             else:
                 found.floors, found.loss_floor = self.reference.floors, self.reference.loss_floor
                 found.logits_floor = self.reference.logits_floor
+                if self.reference.weights:
+                    found.reweigh(self.reference.weights)
             self.reference = found
 
     def shard(self, mends: Mends | None = None) -> Facing:
@@ -155,7 +161,7 @@ class Proof:
 
         return around
 
-    def still(self, seed: Callable[[int], int | None] = lambda ordinal: None) -> Any:
+    def still(self, seed: Seed = lambda ordinal, shape: None) -> Any:
         """Under the dropout scenario: masks are kept, and keep everything."""
         return Masks(seed) if self.scenario.dropout else contextlib.nullcontext()
 
@@ -177,7 +183,7 @@ class Proof:
             self.mutation.on_gradients(facing, found.grads) if self.scenario.clip is None else None
             if mends:
                 mends.on_gradients(facing, found.grads)
-            found.rows = facing.judge(found.grads, self.reference)
+            found.rows = judge(facing, found.grads, self.reference)
             found.untied, found.trains_otherwise = facing.untied(), facing.trains_otherwise()
         return found
 
@@ -220,7 +226,7 @@ class Proof:
 
     def loop_round(
         self, facing: Facing, watch: bool = False, mends: Mends | None = None, steps: int = 1,
-        seed: Callable[[int], int | None] = lambda ordinal: None,
+        seed: Seed | None = None,
     ) -> Round:  # fmt: skip
         """The framework's training loop, up to (and, with several steps, through) its optimizer's step. `seed` gives a
         seed for each dropout, None to leave it to the framework."""
@@ -248,13 +254,37 @@ class Proof:
         with self.during("loop"):
             forget(facing.model)
             recorder = Recorder(facing.model) if watch else None
-            with recorder or contextlib.nullcontext(), self.still(seed) as masks:
+            with recorder or contextlib.nullcontext(), self.still(seed or self._seed) as masks:
                 self.driver.train(facing.model, training)
             self.masks = masks.found if isinstance(masks, Masks) else []
             found.records = recorder.all if recorder else []
-            found.rows = facing.judge(found.grads, self.reference, self._clipped(clip))
+            found.rows = judge(facing, found.grads, self.reference, self._clipped(clip))
             found.trained = facing.model
         return found
+
+    def _seed(self, ordinal: int, shape: tuple[int, ...]) -> int | None:
+        """Seeds of a fault of the self-test. An activation is sharded if its shape is not the whole model's."""
+        known = ordinal < len(self.whole_masks)
+        return self.mutation.seed(ordinal, shape != self.whole_masks[ordinal]) if known else None
+
+    def own_means(self, loop: Round) -> None:
+        """A loop may average every micro-batch over its own labels, whatever the number of ranks: another definition of
+        the loss, not a fault of the sharding. Where that explains its gradients (but for a factor), the reference is
+        defined so too, and the answer says so."""
+        counts = {place: tokens([batch]) for place, batch in self.batches.items()}
+        share = self.reference.tokens / len(counts)
+        weighted = self.reference.weighted({place: share / count for place, count in counts.items()})
+        name = max(weighted, key=lambda one: float(weighted[one].norm()))
+        assert loop.facing is not None
+        pair = loop.facing.pair(name, loop.grads[name], weighted[name]) if name in loop.grads else None
+        plain = loop.facing.pair(name, loop.grads[name], self.reference.total[name]) if name in loop.grads else None
+        explains = pair is not None and plain is not None and fits(*pair) is not None and fits(*plain) is None
+        if len(set(counts.values())) > 1 and decided(explains):
+            self.reference.reweigh({place: share / count for place, count in counts.items()})
+            loop.rows = judge(loop.facing, loop.grads, self.reference, self._clipped(self.clip()))
+            self.answer.measured["loss"] = (
+                "the loop averages each micro-batch over its own labels; so does the reference"
+            )
 
     def clip(self) -> float | None:
         """The largest norm that the loop is asked to let through."""

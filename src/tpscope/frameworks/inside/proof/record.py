@@ -92,6 +92,9 @@ class Recorder:
         if not tensor.requires_grad:
             return tensor
         watched = tensor.view_as(tensor) if alone else tensor
+        if not watched.requires_grad:
+            # Inside a compiled region's no_grad a view has no gradient to watch.
+            return watched
 
         def arrived(gradient: torch.Tensor) -> None:
             if seen.gradient is None:

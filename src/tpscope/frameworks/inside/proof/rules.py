@@ -54,7 +54,11 @@ def nemo(work: Work, model: nn.Module, patterns: Iterable[str]) -> list[TrailLin
     for path, name, value in trail.returned:
         if name == "_get_parallel_plan":
             continue
-        if isinstance(value, dict) and value.keys() == raw.keys() and (line := cite(work.roots, path, f"def {name}", name)):
+        if (
+            isinstance(value, dict)
+            and value.keys() == raw.keys()
+            and (line := cite(work.roots, path, f"def {name}", name))
+        ):
             return [line]
     return []
 

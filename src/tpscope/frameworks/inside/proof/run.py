@@ -11,6 +11,7 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,16 @@ def run(family: str, request_file: str, answer_file: str, rank: int, problem: st
     else:
         work = _work(request, rank)
         with listening(answer.log), contextlib.redirect_stdout(io.StringIO()):
-            _answer(family, work, answer)
+            _answer(family, work, answer, lambda: _write(answer, Path(f"{answer_file}.early")))
         answer.shims, answer.exercised = work.shims, list(dict.fromkeys(answer.exercised + work.exercised))
     answer.seconds = round(time.perf_counter() - started, 3)
-    partial = Path(f"{answer_file}.partial")
+    _write(answer, Path(answer_file))
+
+
+def _write(answer: ProofAnswer, file: Path) -> None:
+    partial = file.with_name(f"{file.name}.partial")
     partial.write_text(json.dumps(_finite(to_json(answer))), encoding="utf-8")
-    partial.rename(answer_file)
+    partial.rename(file)
 
 
 def read(raw: dict[str, Any]) -> ProofRequest:
@@ -83,7 +88,7 @@ def _work(request: ProofRequest, rank: int) -> Work:
     return Work(request, rank, Path(request.training.get("checkpoints") or shared) / "checkpoint", scratch)
 
 
-def _answer(family: str, work: Work, answer: ProofAnswer) -> None:
+def _answer(family: str, work: Work, answer: ProofAnswer, keep: Callable[[], None]) -> None:
     request = work.request
     faulthandler.enable()
     store = dist.FileStore(str(Path(request.folder) / "store"), request.layout.world)
@@ -92,7 +97,7 @@ def _answer(family: str, work: Work, answer: ProofAnswer) -> None:
     module = importlib.import_module(f"tpscope.frameworks.inside.proof.{family}_driver")
     driver: Driver = getattr(module, _DRIVERS[family])(work)
     try:
-        prove(driver, answer)
+        prove(driver, answer, keep)
     except Refused as refusal:
         answer.verdict, answer.error = _VERDICTS[refusal.status], refusal.error
     except BaseException as error:  # noqa: BLE001 - a framework's crash is an answer, never a crash of ours

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import nn
 
 from tpscope.frameworks.inside.case import Refused
-from tpscope.frameworks.inside.proof.data import tokens
 from tpscope.frameworks.inside.proof import slices
+from tpscope.frameworks.inside.proof.data import tokens
 from tpscope.frameworks.inside.proof.driver import Training
 from tpscope.frameworks.inside.proof.dropout import judged
 from tpscope.frameworks.inside.proof.facing import Facing, decided, everywhere
@@ -77,10 +77,17 @@ def _drift(rows: list[ParameterProof], first: dict[str, float]) -> list[Diagnosi
     if apart and right:
         return [
             Diagnosis(
-                Cause.DRIFT, patterns, names, "", f"gradients are right, and after the optimizer's steps the copies of {patterns} "
-                "are no longer the same on all ranks", True, mend="give every rank the first rank's copies after a step",
+                Cause.DRIFT,
+                patterns,
+                names,
+                "",
+                f"gradients are right, and after the optimizer's steps the copies of {patterns} are no longer the "
+                "same on "
+                "all ranks",
+                True,
+                mend="give every rank the first rank's copies after a step",
             )
-        ]  # fmt: skip
+        ]
     words = f"gradients are right, and after the optimizer's steps {len(names)} parameters are not"
     return [Diagnosis(Cause.UNKNOWN, patterns, names, "", words, False)]
 
@@ -89,9 +96,14 @@ def started(names: list[str], rest_equal: bool) -> Diagnosis:
     """Adapters whose replicas started with other numbers on each rank."""
     patterns = sorted({wildcard(name) for name in names})
     return Diagnosis(
-        Cause.INIT_DIFFERS, ", ".join(patterns), names, "", f"{len(names)} replicated adapter matrices start with other numbers on "
-        "each tp rank", rest_equal, mend="seed the initialisation alike on all tp ranks, or broadcast from the first",
-    )  # fmt: skip
+        Cause.INIT_DIFFERS,
+        ", ".join(patterns),
+        names,
+        "",
+        f"{len(names)} replicated adapter matrices start with other numbers on each tp rank",
+        rest_equal,
+        mend="seed the initialisation alike on all tp ranks, or broadcast from the first",
+    )
 
 
 def streams(proof: Proof) -> list[Diagnosis]:
@@ -111,25 +123,34 @@ def streams(proof: Proof) -> list[Diagnosis]:
         return [Diagnosis(Cause.RNG, "dropout", [], "", words, False)]
     layout = {index: sharded for index, sharded, _ in found}
     mended = proof.loop_round(
-        proof.shard(), seed=lambda index: 1000 * index + (proof.work.tp_rank if layout.get(index) else 0)
+        proof.shard(), seed=lambda index, _: 1000 * index + (proof.work.tp_rank if layout.get(index) else 0)
     )
     again = judged(proof.groups.over_tp(proof.masks), proof.whole_masks)
     same = sum(sharded for _, sharded in wrong)
     words = []
     if same:
-        words.append(f"{same} dropouts on sharded activations draw the same mask on every rank: heads of different ranks lose the "
-                     "same positions")  # fmt: skip
+        words.append(
+            f"{same} dropouts on sharded activations draw the same mask on every rank: heads of different ranks "
+            "lose the "
+            "same positions"
+        )
     if len(wrong) - same:
-        words.append(f"{len(wrong) - same} dropouts on whole activations draw other masks on each rank: the ranks go on with "
-                     "different numbers")  # fmt: skip
+        words.append(
+            f"{len(wrong) - same} dropouts on whole activations draw other masks on each rank: the ranks go on with "
+            "different numbers"
+        )
     return [
         Diagnosis(
-            Cause.RNG, "dropout", [], f"{len(wrong)} of {len(found)}", "; ".join(words),
+            Cause.RNG,
+            "dropout",
+            [],
+            f"{len(wrong)} of {len(found)}",
+            "; ".join(words),
             bool(again) and all(right for _, _, right in again) and not mended.different,
-            mend="draw masks of whole activations from a stream that all tp ranks share, those of sharded ones from a stream "
-            "of each rank",
+            mend="draw masks of whole activations from a stream that all tp ranks share, those of sharded ones from a "
+            "stream of each rank",
         )
-    ]  # fmt: skip
+    ]
 
 
 def _apart(facing: Facing, after: Grads, start: Grads) -> dict[str, float]:
@@ -148,7 +169,8 @@ def _apart(facing: Facing, after: Grads, start: Grads) -> dict[str, float]:
 
 
 def _adamw(proof: Proof, start: Grads, shake: float, seed: int) -> Grads:
-    """The whole model's parameters after the scenario's steps; `shake` disturbs gradients by their noise floor. The model
+    """The whole model's parameters after the scenario's steps; `shake` disturbs gradients by their noise floor. The
+    model
     is left as it was."""
     training = Training([], [], None, lambda step: None, lambda model: None)
     own = {name: tensor for name, tensor in parameters(proof.whole).items() if tensor.requires_grad}
@@ -217,7 +239,8 @@ def saved(proof: Proof, loop: Round) -> tuple[list[ParameterProof], list[Diagnos
 
 
 def assembled(facing: Facing, names: list[str]) -> bool:
-    """True if the ranks' parts of these parameters, put together by the layout that was found when they were loaded, give
+    """True if the ranks' parts of these parameters, put together by the layout that was found when they were loaded,
+    give
     whole tensors of which every rank holds its part: a right file could have been written."""
     for name in names:
         tensor = facing.mine.get(name)

@@ -77,11 +77,11 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def on_tp(tensor: torch.Tensor) -> str:
-    """Placement of a tensor on the tp axis as it claims it: "" where it makes no claim."""
+    """Placement of a tensor on the tp axis as it claims it: "" where it makes no claim (other axes may cut it)."""
     if not isinstance(tensor, DTensor):
         return ""
     names = [str(getattr(name, "value", name)) for name in tensor.device_mesh.mesh_dim_names or ("tp",)]
-    return str(tensor.placements[names.index("tp")]) if "tp" in names else "R"
+    return str(tensor.placements[names.index("tp")]) if "tp" in names else ""
 
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,11 @@ class TransformersDriver(Driver):
         """Lines of the configuration class."""
         return rules.hugging_face(self.work, model, patterns)
 
+    def planned(self, model: nn.Module) -> dict[str, Any]:
+        """The model's own plan, or the user's."""
+        own = hf.wanted_plan(self.work)  # type: ignore[arg-type]
+        return {**hf_model.planned(model), **(own if isinstance(own, dict) else {})}
+
     def check(self) -> None:
         """Raise for what transformers has no setting for; its own refusals come from the loader."""
         layout, roots = self.request.layout, self.work.roots

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tpscope.frameworks.inside.proof import scenarios
+from tpscope.frameworks.inside.proof.candidates import suggestions
 from tpscope.frameworks.inside.proof.diagnose import Search, described, evidence
 from tpscope.frameworks.inside.proof.driver import Driver
 from tpscope.frameworks.inside.proof.mends import Mends
+from tpscope.frameworks.inside.proof.planned import unsharded
 from tpscope.frameworks.inside.proof.proof import Proof
 from tpscope.frameworks.inside.proof.round import Round
+from tpscope.language.plan import wildcard
 from tpscope.language.proof import Cause, Depth, Diagnosis, ParameterProof, ProofAnswer, Shallower
 from tpscope.language.verdict import Verdict
 
-_NOT_HERE = ("NCCL: collectives ran over gloo", "bfloat16 and autocast: numbers are float64", "CUDA kernels")
+_NOT_HERE = (
+    "NCCL: collectives ran over gloo",
+    "bfloat16 and autocast: numbers are float64",
+    "CUDA kernels",
+    "torch.compile: what the framework compiles by itself ran eagerly",
+)
 
 
-def prove(driver: Driver, answer: ProofAnswer) -> None:
-    """Fill the answer of one case. Called on every rank alike."""
-    proof = Proof(driver, answer)
+def prove(driver: Driver, answer: ProofAnswer, keep: Callable[[], None]) -> None:
+    """Fill the answer of one case. Called on every rank alike. `keep` writes it as it is, before the search for a cause
+    that may hang where the verdict already stands."""
+    proof = Proof(driver, answer, keep)
     proof.write()
     with proof.during("check"):
         driver.check()
@@ -30,10 +41,12 @@ def prove(driver: Driver, answer: ProofAnswer) -> None:
     values = facing.values()
     started_different = proof.started_different
     plan = None
-    if proof.scenario.cp == 1 and proof.scenario.pp == 1:
+    at_load = driver.shards_data_at_load or proof.scenario.dp_shard == 1
+    if proof.scenario.cp == 1 and proof.scenario.pp == 1 and at_load:
         plan = proof.plan_round(facing)
+    extra: list[Diagnosis] = unsharded(proof, facing)
     loop = proof.loop_round(facing, steps=max(1, proof.scenario.steps))
-    extra: list[Diagnosis] = []
+    proof.mutation.placed()
     if proof.scenario.dropout:
         extra += scenarios.streams(proof)
     conclude(proof, plan, loop, values)
@@ -61,6 +74,8 @@ def conclude(proof: Proof, plan: Round | None, loop: Round, values: dict[str, fl
     answer.ranks_agree = all(row.ranks_agree for row in loop.rows)
     if loop.norm is not None:
         answer.measured["gradient_norm"] = {"loop": loop.norm, "reference": proof.reference.norm()}
+    if loop.different and plan is not None and not plan.different:
+        proof.own_means(loop)
     different = bool(loop.different) or loop.forward_wrong or loop.untied or bool(loop.trains_otherwise)
     answer.verdict = Verdict.DIFFERENT if different else Verdict.EQUAL
     vacuous = [row.name for row in loop.rows if not row.reference_norm]
@@ -72,6 +87,8 @@ def conclude(proof: Proof, plan: Round | None, loop: Round, values: dict[str, fl
             f"{len(vacuous)} parameters whose gradient is zero in the reference: {vacuous[0]} ..."
         )
     if different:
+        _sentence(proof)
+        proof.keep()
         answer.diagnosis = diagnosed(proof, loop, values)
     if plan is not None:
         answer.shallower.append(_shallower(proof, plan, different, values))
@@ -84,8 +101,11 @@ def _shallower(proof: Proof, plan: Round, different: bool, values: dict[str, flo
         plan.different,
     )  # fmt: skip
     if unlike and not different:
-        named = diagnosed(proof, plan, values)
-        found.sentence = "; ".join(f"{item.cause}: {item.sentence}" for item in named) + "; the training loop mends it"
+        # That the loop ends up equal is the confirmation: no mend need be tried.
+        suggested = suggestions(Search(proof, lambda mends, watch: plan, values).scene(plan))
+        patterns = ", ".join(sorted({wildcard(name) for name in plan.different})[:6])
+        found.sentence = "; ".join(suggested) or f"the gradients of {patterns} differ"
+        found.sentence += "; the training loop mends it"
     return found
 
 
@@ -100,6 +120,9 @@ def diagnosed(proof: Proof, wrong: Round, values: dict[str, float]) -> list[Diag
         if at_plan:
             return proof.plan_round(facing, watch, mends)
         forward = proof.plan_round(facing, False, mends) if wrong.forward_wrong else None
+        if forward is not None and forward.forward_wrong and not watch:
+            # Gradients of a wrong forward tell nothing more: the loop is left out.
+            return forward
         found = proof.loop_round(facing, watch, mends)
         if forward is not None:
             found.forward_wrong, found.forward_error = forward.forward_wrong, forward.forward_error
@@ -109,7 +132,9 @@ def diagnosed(proof: Proof, wrong: Round, values: dict[str, float]) -> list[Diag
         search = Search(proof, again, values)
         kept, left, first = search.run()
         model = left.facing.model if left.facing is not None else proof.whole
-        return described(kept, left, first, evidence(proof, again, model, kept))
+        # A fault of the self-test stands in no line of the framework's.
+        lines = [[] for _ in kept] if proof.request.mutation else evidence(proof, again, model, kept)
+        return described(kept, left, first, lines)
 
 
 def _merge(answer: ProofAnswer, rows: list[ParameterProof], found: list[Diagnosis]) -> list[Diagnosis]:
@@ -132,7 +157,8 @@ def _sentence(proof: Proof) -> None:
     answer = proof.answer
     if answer.verdict == Verdict.EQUAL:
         answer.sentence = (
-            f"{len(answer.parameters)} parameters, logits and loss are those of the unsharded model: equal on CPU, on these "
+            f"{len(answer.parameters)} parameters, logits and loss are those of the unsharded model: equal on "
+            "CPU, on these "
             "paths"
         )
         return
@@ -149,5 +175,7 @@ def _sentence(proof: Proof) -> None:
     if wrong:
         apart = any(not row.ranks_agree for row in wrong)
         words.append("the ranks disagree" if apart else "the ranks agree with each other")
+    if not wrong and (whole := [item for item in answer.diagnosis if item.cause == Cause.NOT_SHARDED]):
+        words += ["every gradient is equal", whole[0].sentence]
     named = ", ".join(dict.fromkeys(str(item.cause) for item in answer.diagnosis if item.cause != Cause.UNKNOWN))
     answer.sentence = "; ".join(words) + (f" ({named})" if named else "")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -121,8 +122,7 @@ def test_a_worker_that_is_killed_is_an_answer():
     target = registry.parse("transformers@5.23.0")
     worker = Worker(target, overlay_environment(overlay.ensure(target, lambda text: None)))
     try:
-        worker._process.kill()
-        worker._process.wait()
+        os.kill(worker._server.pid, signal.SIGKILL)
         from tpscope.language.answer import Request
         from tpscope.language.layout import Layout
 

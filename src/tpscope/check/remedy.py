@@ -17,7 +17,7 @@ from tpscope.language.proof import ProofAnswer, Scenario
 from tpscope.language.verdict import Status, Verdict
 from tpscope.models.spec import Intent
 
-SECONDS = 30.0
+SECONDS = 20.0
 Proven = Callable[[Target], Verdict | None]
 """The verdict of the file's plain case under another version, None where nothing is proved."""
 

@@ -19,6 +19,7 @@ from tpscope.language.proof import ProofAnswer, ProofRequest, Scenario
 from tpscope.language.verdict import Verdict
 from tpscope.models.spec import ModelSpec
 from tpscope.prove import seeds, words
+from tpscope.prove.control import controlled
 from tpscope.prove.result import BAD, Proofs
 from tpscope.prove.small import Small, small
 
@@ -189,6 +190,8 @@ def _ask(case: Case, request: ProofRequest, where: Environment, worlds: Worlds) 
         said = f"{request.layout.world} ranks are more than the {MOST_RANKS} that run on one machine here; nothing ran"
         return ProofAnswer(case.target.id, case.model.name, case.scenario.name, case.tp, sentence=said)
     found, own = worlds.ask(case.target, where, request)
+    if not case.mutation:
+        found = controlled(request, found, lambda asked: worlds.ask(case.target, where, asked)[0])
     # A fault that was put in on purpose does not hang on the order of a set.
     if case.mutation or not seeds.may_matter(found):
         return found

@@ -129,27 +129,35 @@ def _clipping(scene: Scene) -> Iterator[Mend]:
         )  # fmt: skip
 
 
-def _denominators(scene: Scene) -> Iterator[Mend]:
-    """Every gradient counts the micro-batches with the same wrong weights: the loss is divided by another number."""
+def uniform_weights(scene: Scene) -> list[float] | None:
+    """How often most gradients count each micro-batch, in the order of the reference's; None if no such numbers hold
+    for more than half of the parameters. Rank 0's."""
     graded = [row.name for row in scene.now.rows if row.reference_norm]
-    if scene.now.forward_wrong or set(graded) - set(scene.now.different) or len(scene.reference.parts) < 2:
-        return
     found: list[list[float]] = []
     for name in graded:
         pairs = scene.shares.get(name) or {}
         if len(pairs) != len(scene.reference.parts):
-            return
+            return None
         mine = next(iter(pairs.values()))[0].to(torch.float64)
         weights = _weights(mine, [pair[1].to(torch.float64) for pair in pairs.values()])
         if weights is not None:
             found.append(weights)
-    if not found:
+    most = max(found, key=lambda own: sum(_near(own, other) for other in found), default=None)
+    if most is None or not all(most) or sum(_near(most, other) for other in found) * 2 <= len(graded):
+        return None
+    return most
+
+
+def _near(one: list[float], other: list[float]) -> bool:
+    return all(abs(mine - yours) < 1e-2 * abs(yours) for mine, yours in zip(one, other, strict=True))
+
+
+def _denominators(scene: Scene) -> Iterator[Mend]:
+    """Every gradient counts the micro-batches with the same wrong weights: the loss is divided by another number."""
+    if scene.now.forward_wrong or len(scene.reference.parts) < 2:
         return
-    first = found[0]
-    alike = all(
-        abs(one - other) < 1e-2 * abs(other) for weights in found for one, other in zip(weights, first, strict=True)
-    )
-    if not alike or any(weight == 0 for weight in first):
+    first = uniform_weights(scene)
+    if first is None:
         return
     places = list(scene.reference.parts)
     by = tuple(
@@ -161,9 +169,8 @@ def _denominators(scene: Scene) -> Iterator[Mend]:
         Cause.SCALED,
         ("",),
         listed,
-        f"every gradient counts the micro-batches {listed} times: the loss of each is divided by another number "
-        "than that of "
-        "all labels of the step",
+        f"gradients count the micro-batches {listed} times: the loss of each is divided by another number than "
+        "that of all labels of the step",
         "divide the loss by the number of labels over all micro-batches and data ranks",
         by=by,
     )

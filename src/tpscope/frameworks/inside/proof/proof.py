@@ -14,7 +14,6 @@ from tpscope.frameworks.inside.case import Refused
 from tpscope.frameworks.inside.proof.data import micro_batch, tokens
 from tpscope.frameworks.inside.proof.driver import Driver, MicroBatch, Step, Training, Work
 from tpscope.frameworks.inside.proof.dropout import Mask, Masks, Seed
-from tpscope.frameworks.inside.proof.explain import fits
 from tpscope.frameworks.inside.proof.facing import Facing, Groups, decided, everywhere
 from tpscope.frameworks.inside.proof.judge import judge
 from tpscope.frameworks.inside.proof.mends import Mends
@@ -129,8 +128,10 @@ class Proof:
             else:
                 found.floors, found.loss_floor = self.reference.floors, self.reference.loss_floor
                 found.logits_floor = self.reference.logits_floor
-                if self.reference.weights:
-                    found.reweigh(self.reference.weights)
+            given = self.request.training.get("weights")
+            if given:
+                # How the framework's own loop at tp 1 counts its micro-batches: its definition of the loss.
+                found.reweigh(dict(zip(found.parts, given, strict=True)))
             self.reference = found
 
     def shard(self, mends: Mends | None = None) -> Facing:
@@ -183,7 +184,7 @@ class Proof:
             self.mutation.on_gradients(facing, found.grads) if self.scenario.clip is None else None
             if mends:
                 mends.on_gradients(facing, found.grads)
-            found.rows = judge(facing, found.grads, self.reference)
+            found.rows = judge(facing, found.grads, self.reference, self.reference.plain or self.reference.total)
             found.untied, found.trains_otherwise = facing.untied(), facing.trains_otherwise()
         return found
 
@@ -266,25 +267,6 @@ class Proof:
         """Seeds of a fault of the self-test. An activation is sharded if its shape is not the whole model's."""
         known = ordinal < len(self.whole_masks)
         return self.mutation.seed(ordinal, shape != self.whole_masks[ordinal]) if known else None
-
-    def own_means(self, loop: Round) -> None:
-        """A loop may average every micro-batch over its own labels, whatever the number of ranks: another definition of
-        the loss, not a fault of the sharding. Where that explains its gradients (but for a factor), the reference is
-        defined so too, and the answer says so."""
-        counts = {place: tokens([batch]) for place, batch in self.batches.items()}
-        share = self.reference.tokens / len(counts)
-        weighted = self.reference.weighted({place: share / count for place, count in counts.items()})
-        name = max(weighted, key=lambda one: float(weighted[one].norm()))
-        assert loop.facing is not None
-        pair = loop.facing.pair(name, loop.grads[name], weighted[name]) if name in loop.grads else None
-        plain = loop.facing.pair(name, loop.grads[name], self.reference.total[name]) if name in loop.grads else None
-        explains = pair is not None and plain is not None and fits(*pair) is not None and fits(*plain) is None
-        if len(set(counts.values())) > 1 and decided(explains):
-            self.reference.reweigh({place: share / count for place, count in counts.items()})
-            loop.rows = judge(loop.facing, loop.grads, self.reference, self._clipped(self.clip()))
-            self.answer.measured["loss"] = (
-                "the loop averages each micro-batch over its own labels; so does the reference"
-            )
 
     def clip(self) -> float | None:
         """The largest norm that the loop is asked to let through."""

@@ -104,7 +104,7 @@ class Reference:
     tokens: int
     identity: dict[str, int] = field(default_factory=dict)
     draws: int = 0
-    weights: dict[Place, float] = field(default_factory=dict)
+    plain: Grads = field(default_factory=dict)
 
     def scale(self, name: str) -> float:
         """The norm that an error of this parameter's gradient is divided by."""
@@ -118,20 +118,14 @@ class Reference:
             seen.setdefault(self.identity.get(name, id(grad)), float(grad.norm()) ** 2)
         return float(sum(seen.values()) ** 0.5)
 
-    def weighted(self, weights: dict[Place, float]) -> Grads:
-        """The sum of the micro-batches' gradients, each times its weight."""
-        return _sum(
-            [{name: grad * weights[place] for name, grad in part.items()} for place, part in self.parts.items()]
-        )
-
     def reweigh(self, weights: dict[Place, float]) -> None:
-        """Count each micro-batch with its weight from here on."""
+        """Count each micro-batch with its weight from here on; `plain` keeps the sum as it was."""
+        self.plain = self.total
         self.parts = {
             place: {name: grad * weights[place] for name, grad in part.items()} for place, part in self.parts.items()
         }
         self.total = _sum(list(self.parts.values()))
         self.largest = max((float(grad.norm()) for grad in self.total.values()), default=0.0)
-        self.weights = weights
 
     def tolerance(self, name: str) -> float:
         """Largest relative error of this parameter's gradient that rounding can explain."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tpscope.frameworks.inside.proof import scenarios
-from tpscope.frameworks.inside.proof.candidates import suggestions
+from tpscope.frameworks.inside.proof.candidates import suggestions, uniform_weights
 from tpscope.frameworks.inside.proof.diagnose import Search, described, evidence
 from tpscope.frameworks.inside.proof.driver import Driver
+from tpscope.frameworks.inside.proof.facing import decided
 from tpscope.frameworks.inside.proof.mends import Mends
 from tpscope.frameworks.inside.proof.planned import unsharded
 from tpscope.frameworks.inside.proof.proof import Proof
@@ -44,7 +45,8 @@ def prove(driver: Driver, answer: ProofAnswer, keep: Callable[[], None]) -> None
     at_load = driver.shards_data_at_load or proof.scenario.dp_shard == 1
     if proof.scenario.cp == 1 and proof.scenario.pp == 1 and at_load:
         plan = proof.plan_round(facing)
-    extra: list[Diagnosis] = unsharded(proof, facing)
+    # At tp 1, the control of a loop, nothing is cut.
+    extra: list[Diagnosis] = unsharded(proof, facing) if proof.request.tp > 1 else []
     loop = proof.loop_round(facing, steps=max(1, proof.scenario.steps))
     proof.mutation.placed()
     if proof.scenario.dropout:
@@ -74,8 +76,6 @@ def conclude(proof: Proof, plan: Round | None, loop: Round, values: dict[str, fl
     answer.ranks_agree = all(row.ranks_agree for row in loop.rows)
     if loop.norm is not None:
         answer.measured["gradient_norm"] = {"loop": loop.norm, "reference": proof.reference.norm()}
-    if loop.different and plan is not None and not plan.different:
-        proof.own_means(loop)
     different = bool(loop.different) or loop.forward_wrong or loop.untied or bool(loop.trains_otherwise)
     answer.verdict = Verdict.DIFFERENT if different else Verdict.EQUAL
     vacuous = [row.name for row in loop.rows if not row.reference_norm]
@@ -86,6 +86,11 @@ def conclude(proof: Proof, plan: Round | None, loop: Round, values: dict[str, fl
         answer.not_exercised.append(
             f"{len(vacuous)} parameters whose gradient is zero in the reference: {vacuous[0]} ..."
         )
+    if loop.different and not loop.forward_wrong:
+        scene = Search(proof, lambda mends, watch: loop, values).scene(loop)
+        answer.measured["weights"] = decided(uniform_weights(scene))
+    if proof.request.tp == 1:
+        return
     if different:
         _sentence(proof)
         proof.keep()

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from tpscope.frameworks.inside.proof.borders import inputs, outputs
 from tpscope.frameworks.inside.proof.facing import Facing
-from tpscope.frameworks.inside.proof.mends import inputs, outputs
 from tpscope.frameworks.inside.proof.mutation import Mutation, NoSuchPlace, layers, local
 from tpscope.frameworks.inside.proof.slices import WHOLE, Part, local_of
 

@@ -43,3 +43,11 @@ def micro_batch(vocabulary: int, step: int, dp_rank: int, index: int, mask: str 
 def tokens(batches: list[MicroBatch]) -> int:
     """Number of labels that a loss counts."""
     return int(sum((batch["labels"] != IGNORED).sum() for batch in batches))
+
+
+def vocabulary_of(config: dict[str, object]) -> int:
+    """Number of tokens of a config, of its text part where it has several."""
+    for key in ("text_config", "llm_config", "language_config"):
+        if isinstance(inner := config.get(key), dict) and "vocab_size" in inner:
+            return int(inner["vocab_size"])
+    return int(str(config["vocab_size"]))

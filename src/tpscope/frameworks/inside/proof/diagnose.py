@@ -12,11 +12,12 @@ import torch.distributed as dist
 from torch import nn
 
 from tpscope.frameworks.inside.proof.border import Border, borders
-from tpscope.frameworks.inside.proof.candidates import Scene, candidates
+from tpscope.frameworks.inside.proof.candidates import candidates
 from tpscope.frameworks.inside.proof.facing import decided
 from tpscope.frameworks.inside.proof.mends import Mend, Mends
 from tpscope.frameworks.inside.proof.reference import parameters
 from tpscope.frameworks.inside.proof.round import Round
+from tpscope.frameworks.inside.proof.scene import Scene
 from tpscope.frameworks.inside.proof.slices import gathered
 from tpscope.frameworks.inside.trace import Trail
 from tpscope.language.answer import TrailLine

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from tpscope.frameworks.inside.proof.borders import Copy, ScaleBackward, Sum, inputs, outputs, summed
 from tpscope.frameworks.inside.proof.facing import Facing
 from tpscope.frameworks.inside.proof.reference import Grads, clean, parameters
-from tpscope.frameworks.inside.proof.slices import gathered, local_of
+from tpscope.frameworks.inside.proof.slices import gathered
 from tpscope.language.plan import wildcard
 from tpscope.language.proof import Cause
 
@@ -80,92 +80,13 @@ class Mends:
             mend.on_gradients(facing, grads)
 
 
-def summed(tensor: torch.Tensor, group: Any) -> torch.Tensor:
-    """The sum of what the ranks of a group hold of a tensor, as a new tensor of the same kind."""
-    value = local_of(tensor).detach().clone().contiguous()
-    dist.all_reduce(value, group=group)
-    return _like(value, tensor)
-
-
-def _like(value: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    if not isinstance(tensor, DTensor):
-        return value
-    return DTensor.from_local(
-        value, tensor.device_mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
-    )
-
-
-class _Sum(torch.autograd.Function):
-    """Megatron's g (arXiv:1909.08053): all-reduce forward, identity backward."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, group: Any) -> torch.Tensor:
-        return summed(tensor, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return grads[0], None
-
-
-class _Copy(torch.autograd.Function):
-    """Megatron's f (arXiv:1909.08053): identity forward, all-reduce backward."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, group: Any) -> torch.Tensor:
-        ctx.group = group
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return summed(grads[0], ctx.group), None
-
-
-class _ScaleBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, factor: float) -> torch.Tensor:
-        ctx.factor = factor
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return grads[0] * ctx.factor, None
-
-
-def outputs(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Have a module's first tensor out changed."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, torch.Tensor):
-            return change(output)
-        if isinstance(output, tuple):
-            return (change(output[0]), *output[1:])
-        return output
-
-    module.register_forward_hook(hook)
-
-
-def inputs(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Have a module's first floating tensor in changed, before its parallel style sees it."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        for index, value in enumerate(args):
-            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1:
-                return (*args[:index], change(value), *args[index + 1 :]), kwargs
-        for key, value in kwargs.items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1:
-                return args, {**kwargs, key: change(value)}
-        return None
-
-    module.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
-
-
 @dataclass
 class SumOutput(Mend):
     """All-reduce what the module gives."""
 
     def on_model(self, facing: Facing) -> None:
         for _, module in self.modules(facing.model):
-            outputs(module, lambda tensor: _Sum.apply(tensor, facing.groups.tp))
+            outputs(module, lambda tensor: Sum.apply(tensor, facing.groups.tp))
 
 
 @dataclass
@@ -202,7 +123,7 @@ class SumInputGradient(Mend):
 
     def on_model(self, facing: Facing) -> None:
         for _, module in self.modules(facing.model):
-            inputs(module, lambda tensor: _Copy.apply(tensor, facing.groups.tp))
+            inputs(module, lambda tensor: Copy.apply(tensor, facing.groups.tp))
 
 
 @dataclass
@@ -213,7 +134,7 @@ class ScaleInputGradient(Mend):
 
     def on_model(self, facing: Facing) -> None:
         for _, module in self.modules(facing.model):
-            inputs(module, lambda tensor: _ScaleBackward.apply(tensor, self.by))
+            inputs(module, lambda tensor: ScaleBackward.apply(tensor, self.by))
 
 
 @dataclass
@@ -229,9 +150,9 @@ class RightAdapter(Mend):
         for name, module in facing.model.named_modules():
             pattern = wildcard(clean(f"{name}.").rstrip("."))
             if pattern in self.rows:
-                outputs(module, lambda tensor: _Sum.apply(tensor, group))
+                outputs(module, lambda tensor: Sum.apply(tensor, group))
             elif pattern in self.columns:
-                inputs(module, lambda tensor: _Copy.apply(tensor, group))
+                inputs(module, lambda tensor: Copy.apply(tensor, group))
 
 
 @dataclass
@@ -284,9 +205,9 @@ class ScaleLoss(Mend):
             factor = own[next(count) % len(own)]
             for key in ("loss", "logits"):
                 if isinstance(getattr(output, key, None), torch.Tensor):
-                    output[key] = _ScaleBackward.apply(output[key], factor)
+                    output[key] = ScaleBackward.apply(output[key], factor)
                     return output
-            return _ScaleBackward.apply(output, factor) if isinstance(output, torch.Tensor) else output
+            return ScaleBackward.apply(output, factor) if isinstance(output, torch.Tensor) else output
 
         facing.model.register_forward_hook(hook)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tpscope.frameworks.inside.case import Refused
-from tpscope.frameworks.inside.proof.data import micro_batch, tokens
+from tpscope.frameworks.inside.proof.data import micro_batch, tokens, vocabulary_of
 from tpscope.frameworks.inside.proof.driver import Driver, MicroBatch, Step, Training, Work
 from tpscope.frameworks.inside.proof.dropout import Mask, Masks, Seed
 from tpscope.frameworks.inside.proof.facing import Facing, Groups, decided, everywhere
@@ -284,14 +284,6 @@ class Proof:
             return self.reference.total
         factor = self.clip_factor(clip)
         return {name: grad * factor for name, grad in self.reference.total.items()}
-
-
-def vocabulary_of(config: dict[str, object]) -> int:
-    """Number of tokens of a config, of its text part where it has several."""
-    for key in ("text_config", "llm_config", "language_config"):
-        if isinstance(inner := config.get(key), dict) and "vocab_size" in inner:
-            return int(inner["vocab_size"])
-    return int(str(config["vocab_size"]))
 
 
 def scatter_adapters(model: nn.Module) -> None:

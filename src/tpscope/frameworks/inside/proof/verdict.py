@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tpscope.frameworks.inside.proof import scenarios
-from tpscope.frameworks.inside.proof.candidates import suggestions, uniform_weights
 from tpscope.frameworks.inside.proof.diagnose import Search, described, evidence
 from tpscope.frameworks.inside.proof.driver import Driver
 from tpscope.frameworks.inside.proof.facing import decided
 from tpscope.frameworks.inside.proof.mends import Mends
 from tpscope.frameworks.inside.proof.planned import unsharded
 from tpscope.frameworks.inside.proof.proof import Proof
+from tpscope.frameworks.inside.proof.relations import suggestions, uniform_weights
 from tpscope.frameworks.inside.proof.round import Round
 from tpscope.language.plan import wildcard
 from tpscope.language.proof import Cause, Depth, Diagnosis, ParameterProof, ProofAnswer, Shallower

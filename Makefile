@@ -22,7 +22,7 @@ help:
 	@touch $@
 
 compare: .venv/ready
-	@echo "installing the two frameworks, about 900 MB on disk, once"
+	@echo "installing the two frameworks, about 2.7 GB on disk, once"
 	@$(TPSCOPE) frameworks install nemo@0.7.0 axolotl@0.19.0
 	@$(TPSCOPE) compare llama-3.1-8b --tp 2 --with nemo@0.7.0 --with axolotl@0.19.0 \
 	    --html out/compare.html --json out/compare.json

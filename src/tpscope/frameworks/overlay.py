@@ -30,8 +30,8 @@ from tpscope.frameworks.base import cache_root, python_tag, torch_version
 from tpscope.frameworks.registry import Target
 
 MANIFEST = "tpscope-overlay.json"
-# torch comes from the base; these follow torch's build and are not imported on a CPU.
-_FROM_BASE = ("torch", "torchvision", "torchaudio", "triton", "xformers")
+# torch comes from the base; these follow its build and are not imported on a CPU.
+_FROM_BASE = ("torch", "torchvision", "torchaudio", "xformers")
 
 Say = Callable[[str], None]
 

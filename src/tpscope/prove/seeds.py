@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tpscope.language.proof import Cause, Diagnosis, ProofAnswer
 from tpscope.language.verdict import Verdict
 
@@ -20,8 +22,8 @@ def may_matter(answer: ProofAnswer) -> bool:
 
 
 def _uneven(answer: ProofAnswer) -> bool:
-    """True if ranks ended in different ways."""
-    last = {trace.strip().rpartition("\n")[2] for trace in answer.rank_errors.values()}
+    """True if ranks ended in different ways, memory addresses apart."""
+    last = {re.sub(r"\d{12,}", "", trace.strip().rpartition("\n")[2]) for trace in answer.rank_errors.values()}
     return len(last) > 1
 
 

@@ -79,8 +79,12 @@ def outputs(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -
     module.register_forward_hook(hook)
 
 
-def inputs(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Have a module's first floating tensor in changed, before its parallel style sees it."""
+def inputs(model: nn.Module, module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Have the first floating tensor into a module of `model` changed, before its parallel style sees it.
+
+    The hook is set when the model is first called and not before: what prepares a model for training may look at its
+    hooks (transformers 4.57 gives a style's hooks only to a module that has none before its forward).
+    """
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for index, value in enumerate(args):
@@ -91,4 +95,8 @@ def inputs(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) ->
                 return args, {**kwargs, key: change(value)}
         return None
 
-    module.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
+    def begin(*_: Any) -> None:
+        first.remove()
+        module.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
+
+    first = model.register_forward_pre_hook(begin)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from tpscope.frameworks.inside.proof.borders import inputs, outputs
+from tpscope.frameworks.inside.proof.borders import ScaleBackward, inputs, outputs
 from tpscope.frameworks.inside.proof.facing import Facing
 from tpscope.frameworks.inside.proof.mutation import Mutation, NoSuchPlace, layers, local
 from tpscope.frameworks.inside.proof.slices import WHOLE, Part, local_of
@@ -39,19 +39,6 @@ class Scaled(Mutation):
     def by(self) -> float:
         """The factor for this number of ranks."""
         return self.factor.of(self.size)
-
-
-class _Times(torch.autograd.Function):
-    """Identity forward, a factor backward."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, factor: float) -> torch.Tensor:
-        ctx.factor = factor
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return grads[0] * ctx.factor, None
 
 
 class _Gather(torch.autograd.Function):
@@ -236,7 +223,7 @@ class InputGradientScaled(Scaled):
     """The gradient that a column-parallel layer sends back times a factor."""
 
     def on_model(self, facing: Facing) -> None:
-        inputs(self.linear(facing, 0), lambda tensor: _Times.apply(tensor, self.by))
+        inputs(facing.model, self.linear(facing, 0), lambda tensor: ScaleBackward.apply(tensor, self.by))
 
 
 class InputGradientTwice(InputGradientScaled):

@@ -52,8 +52,7 @@ def _loaded(scene: Scene) -> Iterator[Mend]:
         yield Retie(
             Cause.UNTIED, ("",), "",
             "the output head and the input embedding are two parameters, where the model has one: each gets only "
-            "its own "
-            "half of the gradient", "tie the head to the embedding again after sharding",
+            "its own half of the gradient", "tie the head to the embedding again after sharding",
         )  # fmt: skip
     if names := scene.now.trains_otherwise:
         yield Thaw(
@@ -75,8 +74,7 @@ def _adapters(scene: Scene) -> Iterator[Mend]:
         yield RightAdapter(
             Cause.ADAPTER_LAYOUT, tuple(layers), f"{len(rows)} row-cut A, {len(columns)} column-cut B",
             f"the adapters of {len(layers)} kinds of layers are made in the size of a shard and used as if whole: "
-            "behind a "
-            "row-cut A the sum over tp is missing in forward, before a column-cut B in backward",
+            "behind a row-cut A the sum over tp is missing in forward, before a column-cut B in backward",
             "sum over tp behind lora_A of row-parallel layers, and sum the gradient before lora_B of "
             "column-parallel ones",
             rows=tuple(sorted(rows)), columns=tuple(sorted(columns)),
@@ -158,8 +156,8 @@ def _fused(scene: Scene, until: Border) -> Iterator[Mend]:
                 yield RightSlice(
                     Cause.WRONG_SLICE, patterns, "+".join(map(str, sizes)),
                     f"{wildcard(module)} holds {len(sizes)} blocks ({'+'.join(map(str, sizes))} rows) and is cut "
-                    "across them: "
-                    "a rank gets rows of other blocks than its work needs", "cut each block on its own", blocks=sizes,
+                    "across them: a rank gets rows of other blocks than its work needs",
+                    "cut each block on its own", blocks=sizes,
                 )  # fmt: skip
 
 
@@ -195,7 +193,6 @@ def _backward(scene: Scene) -> Iterator[Mend]:
             named,
             "each rank has its part of the sum",
             f"the gradient that {', '.join(named)} sends back is a partial sum on every rank: it is not reduced "
-            "over tp in "
-            "backward",
+            "over tp in backward",
             "all-reduce it over tp in backward",
         )

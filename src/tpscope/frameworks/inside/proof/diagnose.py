@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,9 @@ from tpscope.language.answer import TrailLine
 from tpscope.language.plan import wildcard
 from tpscope.language.proof import Cause, Depth, Diagnosis
 
+if TYPE_CHECKING:
+    from tpscope.frameworks.inside.proof.proof import Proof
+
 _MOST_TURNS, _MOST_TRIES = 5, 16
 
 _IN_BACKWARD = (Cause.ACCUMULATION, Cause.MISSING_SUM, Cause.DOUBLE_REDUCTION, Cause.MEAN_NOT_SUM)
@@ -36,7 +39,7 @@ Again = Callable[[Mends, bool], Round]
 class Search:
     """One diagnosis on one rank. All ranks take rank 0's decisions."""
 
-    def __init__(self, proof: Any, again: Again, values: dict[str, float]):
+    def __init__(self, proof: Proof, again: Again, values: dict[str, float]):
         self.proof, self.again, self.values = proof, again, values
 
     def run(self) -> tuple[list[tuple[Mend, list[str]]], Round, list[Border]]:
@@ -79,7 +82,9 @@ class Search:
         """The round with one more mend, None if that is not better."""
         try:
             then = self.again(Mends([*mends.found, option]), False)
-        except Exception:  # noqa: BLE001 - a mend that does not run in this model is no mend
+        except Exception as error:  # noqa: BLE001 - a mend that does not run in this model is no mend, and is told
+            failed = self.proof.answer.measured.setdefault("mends_not_run", [])
+            failed.append(f"{option.cause} at {', '.join(option.patterns)}: {type(error).__name__}: {error}"[:300])
             return None
         return then if decided(_better(then, now)) else None
 
@@ -148,7 +153,7 @@ def _better(then: Round, now: Round) -> bool:
     return len(after) < len(before)
 
 
-def evidence(proof: Any, again: Again, model: nn.Module, kept: list[tuple[Mend, list[str]]]) -> list[list[TrailLine]]:
+def evidence(proof: Proof, again: Again, model: nn.Module, kept: list[tuple[Mend, list[str]]]) -> list[list[TrailLine]]:
     """For each cause the source lines behind it: the plan's rules, and what ran in the backward of the sharded
     model."""
     ran: list[TrailLine] = []
@@ -169,16 +174,21 @@ def described(
     kept: list[tuple[Mend, list[str]]], left: Round, first: list[Border], lines: list[list[TrailLine]]
 ) -> list[Diagnosis]:
     """The diagnosis of a case from what its search kept and left."""
-    equal = not left.different and not left.forward_wrong
     found = [
         Diagnosis(
-            mend.cause, ", ".join(mend.patterns), names, mend.factor, mend.what, equal or bool(names), shown, mend.mend
+            mend.cause, ", ".join(mend.patterns), names, mend.factor, mend.what, _repaired(names, left), shown,
+            mend.mend,
         )
         for (mend, names), shown in zip(kept, lines, strict=True)
-    ]
-    if not equal:
+    ]  # fmt: skip
+    if left.different or left.forward_wrong:
         found.append(_unknown(left, first))
     return found
+
+
+def _repaired(names: list[str], left: Round) -> bool:
+    """True if, with all mends in force, the forward is right and so is each of these parameters."""
+    return not left.forward_wrong and not set(names) & set(left.different)
 
 
 def _unknown(left: Round, first: list[Border]) -> Diagnosis:

@@ -17,6 +17,8 @@ from tpscope.frameworks.inside.proof.driver import Work
 from tpscope.frameworks.inside.proof.reference import parameters
 from tpscope.frameworks.inside.proof.slices import WHOLE, Part
 
+_WHOLE_CLAIMS = ("R", "Replicate()")
+
 
 @dataclass
 class Groups:
@@ -162,11 +164,18 @@ class Facing:
             if name in self.whole_trains and tensor.requires_grad != self.whole_trains[name]
         ]
 
+    def claim(self, name: str, tensor: torch.Tensor | None = None) -> str:
+        """What the parameter (or a tensor like it) says of itself on the tp axis. One that says it is whole and has
+        the shape of a part (an adapter made in the size of a shard, wrapped afterwards) is not believed."""
+        claim = slices.on_tp(self.mine[name] if tensor is None else tensor)
+        part = self.parts.get(name, WHOLE)
+        return "" if claim in _WHOLE_CLAIMS and part != WHOLE else claim
+
     def parts_by_claim(self) -> dict[str, int | None]:
         """The dimension on which each parameter is cut over tp, None where it is not."""
         found: dict[str, int | None] = {}
         for name, tensor in self.mine.items():
-            claim = slices.on_tp(tensor)
+            claim = self.claim(name, tensor)
             if claim:
                 digits = "".join(character for character in claim if character.isdigit())
                 found[name] = int(digits[0]) if digits else None
@@ -201,22 +210,22 @@ class Facing:
 
     def placement(self, name: str) -> str:
         """Where the parameter is on the tp axis: as its DTensor says, or as its values show."""
-        claim = slices.on_tp(self.mine[name])
+        claim = self.claim(name)
         if not claim:
             return str(self.parts.get(name, ""))
         return "Replicate()" if claim == "R" else claim.replace("S(", "Shard(dim=") if claim.startswith("S(") else claim
 
     def replicated(self, name: str) -> bool:
         """True if every tp rank holds all of this parameter (of its data-parallel share of it)."""
-        claim = slices.on_tp(self.mine[name])
-        return claim in ("R", "Replicate()") if claim else self.parts.get(name) == WHOLE
+        claim = self.claim(name)
+        return claim in _WHOLE_CLAIMS if claim else self.parts.get(name) == WHOLE
 
     def pair(self, name: str, tensor: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """A tensor of this parameter's shape on this rank, and what the whole one says it should be."""
         if name in self.recuts:
             own, claim = slices.local_of(tensor.detach()), ""
         else:
-            own, claim = slices.gathered(tensor.detach()), slices.on_tp(tensor)
+            own, claim = slices.gathered(tensor.detach()), self.claim(name, tensor)
         if claim:
             return (own, whole) if own.shape == whole.shape else None
         part = self.parts.get(name) or slices.by_shape(own.shape, whole.shape, self.size)

@@ -16,7 +16,6 @@ from tpscope.frameworks.inside.case import Refused
 from tpscope.frameworks.inside.proof.driver import Training, Work
 from tpscope.frameworks.inside.proof.hf_model import experts, files_on_cpu
 from tpscope.frameworks.inside.proof.hf_trainer import COMPILER
-from tpscope.frameworks.inside.source import source_of
 from tpscope.language.answer import Failure
 from tpscope.language.layout import Layout
 from tpscope.language.verdict import Status
@@ -81,7 +80,9 @@ class Run:
         self.work = work
         self.alone = alone
         self.environment: dict[str, str] = {"ACCELERATE_USE_CPU": "true"}
+        work.shim("ACCELERATE_USE_CPU is true")
         if alone:
+            work.shim("the unsharded model is loaded as by a process that nobody launched: WORLD_SIZE is 1")
             self.environment |= {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         before = dict(os.environ)
         with self.active():
@@ -118,23 +119,12 @@ class Run:
         except ValidationError as error:
             raise Refused(Status.REFUSED, Failure("ValidationError", str(error), "check")) from error
         self.work.shim("the validation is told of sm_90 GPUs; everything runs on the CPU with gloo")
-        prepare_environment(cfg)
+        importlib.import_module("axolotl.utils.trainer").prepare_optim_env(cfg)
         normalize_config(cfg)
         cfg.torch_dtype = torch.float64
         cfg.device_map = None
         self.work.shim("torch_dtype is float64 and device_map the CPU: Axolotl's keys know neither")
         return cfg
-
-
-def prepare_environment(cfg: Any) -> None:
-    """Axolotl's `prepare_optim_env`, by its own statements where its module needs packages that are not here."""
-    from tpscope.frameworks.inside.source import function
-
-    path = source_of("axolotl.utils.trainer")
-    names: dict[str, Any] = {"os": os, "check_cuda_p2p_ib_support": lambda: True}
-    for name in ("setup_fsdp_envs", "setup_parallelism_envs", "setup_torch_compile_env", "prepare_optim_env"):
-        exec(function(path, name), names)
-    names["prepare_optim_env"](cfg)
 
 
 def tokenizer() -> Any:

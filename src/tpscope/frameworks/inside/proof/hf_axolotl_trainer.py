@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from tpscope.frameworks.inside.proof import hf_absent, hf_trainer
+from tpscope.frameworks.inside.proof import hf_trainer
 from tpscope.frameworks.inside.proof.driver import Training
 from tpscope.frameworks.inside.proof.hf_axolotl import Run, tokenizer
 
 
+class NoPictures:
+    """In the place of a processor of pictures that needs torchvision, which is published for CUDA builds of torch."""
+
+
 def imported() -> ModuleType:
     """`axolotl.train`, with the builder that `setup_trainer` uses imported as well."""
-    if "axolotl.train" not in sys.modules:
-        with hf_absent.stood_in():
-            importlib.import_module("axolotl.core.builders")
-            importlib.import_module("axolotl.train")
-    return sys.modules["axolotl.train"]
+    pictures = importlib.import_module("transformers.models.smolvlm")
+    try:
+        pictures.SmolVLMProcessor  # noqa: B018 - asking for the name imports it
+    except ModuleNotFoundError:
+        pictures.SmolVLMProcessor = NoPictures  # type: ignore[attr-defined]
+    importlib.import_module("axolotl.core.builders")
+    return importlib.import_module("axolotl.train")
 
 
 def build(run: Run, model: nn.Module, training: Training | None, dataset: Any = None) -> Any:
@@ -41,8 +46,10 @@ def build(run: Run, model: nn.Module, training: Training | None, dataset: Any = 
             return found if training is None else hf_trainer.watched(found, training)
 
     hf_trainer.fresh(run.work)
-    hf_absent.listed(run.work)
     importlib.import_module("axolotl.utils.distributed").distributed_state = None
+    run.work.shim("the state that Axolotl's distributed helpers keep is None, as in a new process")
+    if importlib.import_module("transformers.models.smolvlm").SmolVLMProcessor is NoPictures:
+        run.work.shim("SmolVLMProcessor is an empty class: it needs torchvision, and rows of tokens have no pictures")
     builder = Builder(run.cfg, model, tokenizer())
     builder.train_dataset = dataset if training is None else hf_trainer.Feed(training)
     return builder.build(run.cfg.max_steps or 1)

@@ -20,12 +20,13 @@ from tpscope.frameworks.inside.proof.slices import gathered
 from tpscope.language.plan import wildcard
 from tpscope.language.proof import Cause
 
+EVERY = "*"
+
 
 @dataclass
 class Mend:
-    """One hypothesis and its mend. `patterns` are the modules or parameters it is about: with `*` for every layer,
-    or one
-    by its full name."""
+    """One hypothesis and its mend. `patterns` are the modules or parameters it is about: with `*` for every layer, or
+    one by its full name."""
 
     cause: Cause
     patterns: tuple[str, ...]
@@ -46,7 +47,7 @@ class Mend:
 
     def matches(self, name: str) -> bool:
         """True if this mend is about the module or parameter `name`."""
-        return wildcard(name) in self.patterns or name in self.patterns
+        return wildcard(name) in self.patterns or name in self.patterns or self.patterns == (EVERY,)
 
     def modules(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         """The modules that this mend is about."""
@@ -123,7 +124,7 @@ class SumInputGradient(Mend):
 
     def on_model(self, facing: Facing) -> None:
         for _, module in self.modules(facing.model):
-            inputs(module, lambda tensor: Copy.apply(tensor, facing.groups.tp))
+            inputs(facing.model, module, lambda tensor: Copy.apply(tensor, facing.groups.tp))
 
 
 @dataclass
@@ -134,7 +135,7 @@ class ScaleInputGradient(Mend):
 
     def on_model(self, facing: Facing) -> None:
         for _, module in self.modules(facing.model):
-            inputs(module, lambda tensor: ScaleBackward.apply(tensor, self.by))
+            inputs(facing.model, module, lambda tensor: ScaleBackward.apply(tensor, self.by))
 
 
 @dataclass
@@ -152,7 +153,7 @@ class RightAdapter(Mend):
             if pattern in self.rows:
                 outputs(module, lambda tensor: Sum.apply(tensor, group))
             elif pattern in self.columns:
-                inputs(module, lambda tensor: Copy.apply(tensor, group))
+                inputs(facing.model, module, lambda tensor: Copy.apply(tensor, group))
 
 
 @dataclass

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -91,29 +89,12 @@ def module() -> Any:
     return importlib.import_module(RECIPE)
 
 
-def datasets(work: Work) -> None:
-    """Import NeMo's datasets, which import Pillow for pictures: an empty module where Pillow is not installed."""
-    if not nemo_config.has("nemo_automodel.components.datasets.llm") or nemo_config.has("PIL"):
-        return
-    work.shim("Pillow is an empty module: NeMo's datasets import it, and rows of tokens have no pictures")
-    importlib.import_module("datasets")
-    empty = {name: ModuleType(name) for name in ("PIL", "PIL.Image")}
-    empty["PIL"].Image = empty["PIL.Image"]  # type: ignore[attr-defined]
-    sys.modules.update(empty)
-    try:
-        importlib.import_module("nemo_automodel.components.datasets.llm")
-    finally:
-        for name in empty:
-            del sys.modules[name]
-
-
 def set_up(work: Work, checkpoint: Path, samples: int | None = None) -> Any:
     """The recipe after its own `setup()`: model loaded and sharded, optimizer, loader and scheduler built.
 
     `checkpoint` is a model, or a LoRA adapter that the recipe saved. With `samples` the dataset is that many rows that
     carry their own number, shuffled as NeMo shuffles by default.
     """
-    datasets(work)
     config = nemo_config.recipe_config(work, checkpoint, work.request.layout, samples)
     recipe = module().TrainFinetuneRecipeForNextTokenPrediction(nemo_config.node(config))
     with here(work), _on_cpu():
@@ -229,6 +210,7 @@ def _number(value: Any) -> float | None:
 
 def whole(work: Work, checkpoint: Path) -> nn.Module:
     """The model of NeMo's public entry without any distribution, in a process that has no group."""
+    work.shim("the unsharded model is loaded as by a process that nobody launched: WORLD_SIZE is 1")
     with alone(), here(work):
         auto = importlib.import_module("nemo_automodel._transformers.auto_model").NeMoAutoModelForCausalLM
         section = nemo_config.model_section(work, checkpoint)

@@ -47,16 +47,20 @@ class Recorder:
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Recorder:
-        root = self.model.register_forward_pre_hook(lambda *_: self.all.append(Records()), prepend=True)
-        self._handles.append(root)
-        for name, module in self.model.named_modules():
-            if isinstance(module, (nn.ModuleList, nn.ModuleDict)) or module is self.model:
-                continue
-            clean = name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
-            before, after = self._before(clean), self._after(clean)
-            self._handles.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
-            self._handles.append(module.register_forward_hook(after))
+        self._handles.append(self.model.register_forward_pre_hook(self._begin))
         return self
+
+    def _begin(self, *_: Any) -> None:
+        """Start the records of a call. Modules are hooked at the first one: see `borders.inputs`."""
+        if not self.all:
+            for name, module in self.model.named_modules():
+                if isinstance(module, (nn.ModuleList, nn.ModuleDict)) or module is self.model:
+                    continue
+                clean = name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
+                before, after = self._before(clean), self._after(clean)
+                self._handles.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
+                self._handles.append(module.register_forward_hook(after))
+        self.all.append(Records())
 
     def __exit__(self, *_: Any) -> None:
         for handle in self._handles:

@@ -15,8 +15,8 @@ from tpscope.frameworks.inside.proof.noise import Jitter
 from tpscope.frameworks.inside.proof.record import Recorder, Records
 from tpscope.frameworks.inside.proof.slices import gathered
 
-# Times the floor. A sharded model sums in another order at every layer and every collective; where that is all that
-# differs, errors were between 0.05 and 3 floors over the catalog (results/noise.json), a wrong gradient is 1e3 or more.
+# Times the floor. A sharded model sums in another order at every layer and every collective, which is a disturbance of
+# the same kind as those that the floor is measured with, not a larger one; the self-test's faults are far above it.
 MULTIPLE = 32.0
 # Gradients below this share of the model's largest one are compared on that scale, not on their own.
 SMALLEST = 1e-6

@@ -8,7 +8,7 @@ import torch
 
 from tpscope.frameworks.inside.proof.explain import fits, simple
 from tpscope.frameworks.inside.proof.facing import decided
-from tpscope.frameworks.inside.proof.mends import FreshGradient, Mend, ScaleGradient, ScaleLoss, SumGradient
+from tpscope.frameworks.inside.proof.mends import EVERY, FreshGradient, Mend, ScaleGradient, ScaleLoss, SumGradient
 from tpscope.frameworks.inside.proof.scene import Scene
 from tpscope.language.plan import wildcard
 from tpscope.language.proof import Cause
@@ -83,8 +83,7 @@ def of_gradients(scene: Scene) -> Iterator[Mend]:
                 patterns,
                 factor,
                 f"each rank keeps its own part of the gradient of {listed}: the sum over tp is never taken, and "
-                "the ranks' "
-                "copies drift apart",
+                "the ranks' copies drift apart",
                 "all-reduce (sum) these gradients over tp before the optimizer step",
             )
         elif kind == "accumulation":
@@ -93,15 +92,15 @@ def of_gradients(scene: Scene) -> Iterator[Mend]:
                 patterns,
                 factor,
                 f"the gradient of {listed} is reduced over tp with what earlier micro-batches left in it, so "
-                "these count "
-                f"again: {factor}",
+                f"these count again: {factor}",
                 "reduce each micro-batch's own gradient, or the accumulated one once",
             )
         else:
             everything = len(names) == len([row for row in scene.now.rows if row.reference_norm])
             cause, words = scaled(by, scene.work.request.tp)
             if everything:
-                cause, words = Cause.SCALED, f"{by:g} times what it should be"
+                cause, patterns, listed = Cause.SCALED, (EVERY,), "every parameter"
+                words = f"{by:g} times what it should be"
             yield ScaleGradient(
                 cause,
                 patterns,

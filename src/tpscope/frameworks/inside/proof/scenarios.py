@@ -82,8 +82,7 @@ def _drift(rows: list[ParameterProof], first: dict[str, float]) -> list[Diagnosi
                 names,
                 "",
                 f"gradients are right, and after the optimizer's steps the copies of {patterns} are no longer the "
-                "same on "
-                "all ranks",
+                "same on all ranks",
                 True,
                 mend="give every rank the first rank's copies after a step",
             )
@@ -131,8 +130,7 @@ def streams(proof: Proof) -> list[Diagnosis]:
     if same:
         words.append(
             f"{same} dropouts on sharded activations draw the same mask on every rank: heads of different ranks "
-            "lose the "
-            "same positions"
+            "lose the same positions"
         )
     if len(wrong) - same:
         words.append(
@@ -170,8 +168,7 @@ def _apart(facing: Facing, after: Grads, start: Grads) -> dict[str, float]:
 
 def _adamw(proof: Proof, start: Grads, shake: float, seed: int) -> Grads:
     """The whole model's parameters after the scenario's steps; `shake` disturbs gradients by their noise floor. The
-    model
-    is left as it was."""
+    model is left as it was."""
     training = Training([], [], None, lambda step: None, lambda model: None)
     own = {name: tensor for name, tensor in parameters(proof.whole).items() if tensor.requires_grad}
     unique = list({id(tensor): tensor for tensor in own.values()}.values())
@@ -239,20 +236,22 @@ def saved(proof: Proof, loop: Round) -> tuple[list[ParameterProof], list[Diagnos
 
 
 def assembled(facing: Facing, names: list[str]) -> bool:
-    """True if the ranks' parts of these parameters, put together by the layout that was found when they were loaded,
-    give
-    whole tensors of which every rank holds its part: a right file could have been written."""
+    """True if the ranks' parts of these parameters, put together along the dimension in which they are shorter, are
+    whole tensors of which every rank holds the part that its layout says: a right file could have been written. False
+    where replicas differ or the layout is in blocks."""
+    right = True
     for name in names:
         tensor = facing.mine.get(name)
         if tensor is None:
-            return False
+            right = False
+            continue
         parts = facing.groups.over_tp(slices.gathered(tensor.detach()))
         shape = facing.whole[name].shape
         cut = [dim for dim in range(len(shape)) if parts[0].shape[dim] != shape[dim]]
         together = torch.cat(parts, cut[0]) if cut else parts[0]
-        if together.shape != shape or not all(torch.isfinite(part).all() for part in parts):
-            return False
-    return True
+        pair = facing.pair(name, tensor.detach(), together) if together.shape == shape else None
+        right = right and pair is not None and torch.equal(pair[0], pair[1].to(pair[0].dtype))
+    return all(everywhere(right))
 
 
 def _distance(mine: torch.Tensor, wanted: torch.Tensor) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tpscope.frameworks.inside.proof import scenarios
 from tpscope.frameworks.inside.proof.diagnose import Search, described, evidence
 from tpscope.frameworks.inside.proof.driver import Driver
-from tpscope.frameworks.inside.proof.facing import decided
+from tpscope.frameworks.inside.proof.facing import Facing, decided
 from tpscope.frameworks.inside.proof.mends import Mends
 from tpscope.frameworks.inside.proof.planned import unsharded
 from tpscope.frameworks.inside.proof.proof import Proof
@@ -21,8 +21,8 @@ _NOT_HERE = (
     "NCCL: collectives ran over gloo",
     "bfloat16 and autocast: numbers are float64",
     "CUDA kernels",
-    "torch.compile: what the framework compiles by itself ran eagerly",
 )
+_EAGER = "torch.compile: what the framework compiles by itself ran eagerly"
 
 
 def prove(driver: Driver, answer: ProofAnswer, keep: Callable[[], None]) -> None:
@@ -33,7 +33,7 @@ def prove(driver: Driver, answer: ProofAnswer, keep: Callable[[], None]) -> None
     with proof.during("check"):
         driver.check()
     proof.load_whole()
-    answer.not_exercised += _NOT_HERE
+    answer.not_exercised += _NOT_HERE if proof.scenario.compile else (*_NOT_HERE, _EAGER)
     if proof.scenario.data:
         scenarios.same_data(proof)
         return
@@ -119,16 +119,20 @@ def diagnosed(proof: Proof, wrong: Round, values: dict[str, float]) -> list[Diag
     proof.refer(watch=True)
     at_plan = wrong.depth == Depth.PLAN
 
-    def again(mends: Mends, watch: bool) -> Round:
+    def sharded(mends: Mends) -> Facing:
         facing = proof.shard(mends)
         facing.values(keep=facing.recuts)
+        return facing
+
+    def again(mends: Mends, watch: bool) -> Round:
         if at_plan:
-            return proof.plan_round(facing, watch, mends)
-        forward = proof.plan_round(facing, False, mends) if wrong.forward_wrong else None
+            return proof.plan_round(sharded(mends), watch, mends)
+        forward = proof.plan_round(sharded(mends), False, mends) if wrong.forward_wrong else None
         if forward is not None and forward.forward_wrong and not watch:
             # Gradients of a wrong forward tell nothing more: the loop is left out.
             return forward
-        found = proof.loop_round(facing, watch, mends)
+        # A model that has run once bears the mends' hooks, which what prepares it for training may look at.
+        found = proof.loop_round(sharded(mends), watch, mends)
         if forward is not None:
             found.forward_wrong, found.forward_error = forward.forward_wrong, forward.forward_error
         return found
@@ -163,8 +167,7 @@ def _sentence(proof: Proof) -> None:
     if answer.verdict == Verdict.EQUAL:
         answer.sentence = (
             f"{len(answer.parameters)} parameters, logits and loss are those of the unsharded model: equal on "
-            "CPU, on these "
-            "paths"
+            "CPU, on these paths"
         )
         return
     if answer.verdict != Verdict.DIFFERENT:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from rich.table import Table
 from tpscope import __version__, cli_check, cli_prove
 from tpscope.cli_prove import DEFAULT
 from tpscope.errors import UserError
+from tpscope.render.status import Status
 
 app = typer.Typer(
     help="Tensor parallelism of large models: what each framework really does with yours, from its own running code.",
@@ -53,36 +53,23 @@ def version(
         raise typer.Exit
 
 
-class Progress:
+class Progress(Status):
     """What is going on, on standard error: a live line in a terminal, plain lines for installs elsewhere."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        super().__init__()
         self._lock = threading.Lock()
-        self._running: dict[str, float] = {}
-        self._status = self._console.status("") if self._console.is_terminal else None
-
-    def __enter__(self) -> Progress:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
+        self._running: list[str] = []
 
     def __call__(self, kind: str, text: str) -> None:
         """Take one event: `install`, `run`, `done`."""
         with self._lock:
-            if kind == "install":
-                self._console.print(escape(text), style="dim")
-            elif kind == "run":
-                self._running[text] = time.monotonic()
-            else:
-                self._running.pop(text, None)
-            if self._status:
-                names = ", ".join(self._running)
-                self._status.update(f"running {names}" if names else "")
+            self.say(kind, text)
+            if kind == "run":
+                self._running.append(text)
+            elif text in self._running:
+                self._running.remove(text)
+            self.line(f"running {', '.join(self._running)}" if self._running else "")
 
 
 @app.command()
@@ -146,21 +133,16 @@ def compare(
     targets = resolve(with_ or ([] if python else list(DEFAULT)), python)
     with Progress() as progress, Pool(progress, fresh=fresh) as pool:
         result = run(asked, targets, pool)
-    if json_:
-        document.write(json_, document.document(result))
+    files: dict[str, str] = {}
     if markdown:
         from tpscope.render import markdown as pages
 
-        document.write(markdown, pages.page(result))
+        files[markdown] = pages.page(result)
     if html:
         from tpscope.render.html import page
 
-        document.write(str(html), page(result))
-    if "-" not in (json_, markdown):
-        terminal.show(result, Console(), why, evidence)
-        for path in (json_, markdown, html):
-            if path:
-                Console().print(f"written: {path}", style="dim", highlight=False)
+        files[str(html)] = page(result)
+    document.deliver(result, json_, lambda console: terminal.show(result, console, why, evidence), files)
 
 
 @app.command()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 Say = Callable[[str, str], None]
 
@@ -51,12 +50,7 @@ def _check_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callable
         asked = Asked(config, world, with_, python, not no_prove, fresh, trust_remote_code)
         with progress() as say:
             result = run(asked, say)
-        if json_:
-            document.write(json_, document.document(result))
-        if json_ != "-":
-            page.show(result, Console())
-            if json_:
-                Console().print(f"written: {json_}", style="dim", highlight=False)
+        document.deliver(result, json_, lambda console: page.show(result, console))
         if result.bad:
             raise typer.Exit(1)
 

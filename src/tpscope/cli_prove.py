@@ -80,15 +80,8 @@ def prove(
     with Live(cases) as live:
         result = run.run(cases, options, live.say, live.watch)
     result.notes += notes
-    if json_:
-        document.write(json_, document.document(result))
-    if junit:
-        document.write(str(junit), xml(result))
-    if json_ != "-":
-        proof.show(result, Console())
-        for path in (json_, junit):
-            if path:
-                Console().print(f"written: {path}", style="dim", highlight=False)
+    files = {str(junit): xml(result)} if junit else {}
+    document.deliver(result, json_, lambda console: proof.show(result, console), files)
     if result.interrupted:
         raise typer.Exit(130)
     if result.bad:
@@ -105,12 +98,7 @@ def _self_test(names: list[str], full: bool, other: list[str], json_: str | None
         raise UserError(f"prove: --self-test tests tpscope itself and takes no {' or '.join(other)}; leave it out")
     with page.Live(len(cases(full, names))) as live:
         result = selftest(full, names, Options(fresh=fresh, seconds=seconds), live.say, live.watch)
-    if json_:
-        document.write(json_, document.document(result))
-    if json_ != "-":
-        page.show(result, Console())
-        if json_:
-            Console().print(f"written: {json_}", style="dim", highlight=False)
+    document.deliver(result, json_, lambda console: page.show(result, console))
     if result.interrupted:
         raise typer.Exit(130)
     if result.bad:

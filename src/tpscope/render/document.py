@@ -6,10 +6,12 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+from rich.console import Console
 
 from tpscope.check.result import Check
 from tpscope.compare.result import Comparison
@@ -39,6 +41,22 @@ def _finite(value: Any) -> Any:
 def schema(name: str) -> str:
     """The JSON Schema of a result type, for docs/schema."""
     return json.dumps(TypeAdapter(RESULTS[name]).json_schema(), indent=1, sort_keys=True) + "\n"
+
+
+def deliver(
+    result: Any, json_: str | None, show: Callable[[Console], None], files: Mapping[str, str] | None = None
+) -> None:
+    """Write the JSON document and other `files` (text by name), show the result, and say what was written. A document
+    that goes to standard output (`-`) stands there alone."""
+    texts = {**({json_: document(result)} if json_ else {}), **(files or {})}
+    for name, text in texts.items():
+        write(name, text)
+    if "-" in texts:
+        return
+    console = Console()
+    show(console)
+    for name in texts:
+        console.print(f"written: {name}", style="dim", highlight=False)
 
 
 def write(target: str, text: str) -> None:

@@ -5,28 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live as RichLive
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from tpscope.language.proof import ProofAnswer
 from tpscope.language.verdict import Verdict
 from tpscope.prove.run import Case
+from tpscope.render.status import Status
 from tpscope.render.words import COLOURS
 
 FEW = 4
 
 
-class Live:
+class Live(Status):
     """Follows the cases of a matrix. One row a model, scenario and tp size, one column a framework."""
 
     def __init__(self, cases: Sequence[Case], console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
         self._cases = cases
         self._lock = threading.Lock()
         self._started: dict[str, float] = {}
@@ -34,24 +32,8 @@ class Live:
         self._latest = 0
         self._rows = list(dict.fromkeys(_row(case) for case in cases))
         self._columns = list(dict.fromkeys(case.target.id for case in cases))
-        shown = self._console.is_terminal and bool(cases)
-        self._live = RichLive(self, console=self._console, refresh_per_second=4, transient=True) if shown else None
-
-    def __enter__(self) -> Live:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
-
-    def say(self, kind: str, text: str) -> None:
-        """Take an event of an installation."""
-        if kind == "install":
-            self._console.print(escape(text), style="dim")
+        console = console or Console(stderr=True)
+        super().__init__(console, RichLive(self, console=console, refresh_per_second=4, transient=True))
 
     def watch(self, case: Case, answer: ProofAnswer | None) -> None:
         """Take the start (None) or the answer of a case."""
@@ -62,7 +44,7 @@ class Live:
                 return
             self._started.pop(case.name, None)
             self._done[case.name] = answer.verdict
-        if self._live is None and len(self._cases) > FEW:
+        if not self._shown and len(self._cases) > FEW:
             self._console.print(f"{case.name}: {answer.verdict.value}", highlight=False, soft_wrap=True)
 
     def __rich__(self) -> RenderableType:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -16,42 +14,25 @@ from tpscope.language.proof import ProofAnswer
 from tpscope.prove.faults import FAULTS
 from tpscope.prove.run import Case
 from tpscope.prove.selftest import MutationRow, SelfTest
+from tpscope.render.status import Status
 
 FEW = 40
 
 
-class Live:
+class Live(Status):
     """Which case runs, on standard error: a live line in a terminal, elsewhere a line for every tenth of many cases."""
 
     def __init__(self, total: int, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        super().__init__(console)
         self._total, self._done = total, 0
-        self._status = self._console.status("") if self._console.is_terminal else None
-
-    def __enter__(self) -> Live:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._status:
-            self._status.stop()
-
-    def say(self, kind: str, text: str) -> None:
-        """Take an event of an installation."""
-        if kind == "install":
-            self._console.print(escape(text), style="dim")
 
     def watch(self, case: Case, answer: ProofAnswer | None) -> None:
         """Take the start (None) or the answer of a case."""
         if answer is not None:
             self._done += 1
         line = f"{self._done} of {self._total} cases; {case.name}"
-        if self._status:
-            self._status.update(escape(line))
-        elif answer is not None and self._total > FEW and self._done % 10 == 0:
+        self.line(line)
+        if not self._shown and answer is not None and self._total > FEW and self._done % 10 == 0:
             self._console.print(line, highlight=False, soft_wrap=True)
 
 

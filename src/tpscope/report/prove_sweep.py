@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 
 from pydantic import TypeAdapter
 from rich.console import Console
@@ -36,6 +35,7 @@ from tpscope.models import catalog
 from tpscope.models.read import read as read_model
 from tpscope.prove import run, scenarios
 from tpscope.prove.run import Case, Options
+from tpscope.render.status import Status
 from tpscope.report import pages, prove_rows, prove_speed, study
 from tpscope.report.prove_rows import Cell, Swept
 from tpscope.report.rows import line
@@ -81,26 +81,15 @@ class Unfinished:
         self.cells = {}
 
 
-class Progress:
+class Progress(Status):
     """One line that lives: how far, what runs, how long a case takes, how long it will take."""
 
     def __init__(self, total: int, console: Console):
-        self._total, self._console = total, console
+        super().__init__(console)
+        self._total = total
         self._done, self._bad, self._asked = 0, 0, 0
         self._started = time.monotonic()
         self._model = ""
-        self._status = console.status("") if console.is_terminal else None
-
-    def __enter__(self) -> Progress:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._status:
-            self._status.stop()
 
     def skip(self, count: int) -> None:
         """Count cells that an earlier sweep has answered."""
@@ -113,9 +102,10 @@ class Progress:
             self._asked += 1
             self._bad += answer.verdict == Verdict.DIFFERENT
         text = self._text(case.name)
-        if self._status:
-            self._status.update(escape(text))
-        elif answer is not None and (case.target.id + case.model.name != self._model or self._done == self._total):
+        self.line(text)
+        if self._shown or answer is None:
+            return
+        if case.target.id + case.model.name != self._model or self._done == self._total:
             # Where nobody looks at a terminal, a line for each model and framework is enough.
             self._model = case.target.id + case.model.name
             self._console.print(escape(text), highlight=False, soft_wrap=True)

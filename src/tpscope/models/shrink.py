@@ -19,6 +19,7 @@ WINDOW = 16
 EXPERTS = 16
 SMALLEST_VOCABULARY = 300
 
+_ROPE = ("rope_scaling", "rope_parameters")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
 _WINDOW_KEYS = ("sliding_window", "sliding_window_size", "attention_chunk_size", "window_size", "local_attention")
 _EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_moe_experts")
@@ -114,6 +115,9 @@ def _tokens(config: dict[str, Any]) -> None:
 
 
 def _positions(config: dict[str, Any], rotary: int) -> None:
+    if any(_yarn(config[key]) for key in _ROPE if isinstance(config.get(key), dict)):
+        # YaRN's ramp lies between two dimensions that follow from the published lengths, and is empty for short ones.
+        return
     old = first(config, _POSITION_KEYS)
     for key in _POSITION_KEYS:
         if isinstance(config.get(key), int):
@@ -122,9 +126,14 @@ def _positions(config: dict[str, Any], rotary: int) -> None:
     if old is None or new is None:
         return
     _original_positions(config, old, new)
-    for key in ("rope_scaling", "rope_parameters"):
+    for key in _ROPE:
         if isinstance(config.get(key), dict):
             _rope(config[key], old, new, rotary)
+
+
+def _yarn(rope: dict[str, Any]) -> bool:
+    own = rope.get("rope_type", rope.get("type")) == "yarn"
+    return own or any(_yarn(value) for value in rope.values() if isinstance(value, dict))
 
 
 def _rope(rope: dict[str, Any], old: int, new: int, rotary: int) -> None:

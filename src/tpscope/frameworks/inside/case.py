@@ -140,7 +140,7 @@ def status_of(error: BaseException, found: Failure, deliberate: bool) -> Status:
         return Status.UNSUPPORTED
     if found.where is not None and found.where.path.endswith("models/auto/configuration_auto.py"):
         return Status.UNSUPPORTED
-    if "not compiled with CUDA" in words or "No CUDA" in words or "NVIDIA driver" in words:
+    if any(sign in words for sign in ("not compiled with CUDA", "No CUDA", "NVIDIA driver", "requires CUDA", "backward on CPU")):
         return Status.UNSUPPORTED
     if isinstance(error, ImportError):
         return Status.UNSUPPORTED

@@ -46,6 +46,9 @@ def write(folder: Path, config: dict[str, Any], remote_code: str | None) -> None
     model = _built(folder, remote_code is not None)
     scatter(model)
     model.tie_weights()
+    if getattr(model, "generation_config", None) is not None:
+        # Before 5.0 a generation config that names a kind of cache and uses none is refused on writing.
+        model.generation_config.use_cache = True
     model.save_pretrained(folder)
     if remote_code:
         # Saving names the classes of the custom code by another path; the published config is what users have.

@@ -88,7 +88,7 @@ class World:
         ends = self._run(servers, folder, request.seconds)
         answer = merge(request, ends, self.environment.roots)
         if answer.verdict == Verdict.CRASHED and (early := folder / "answer-0.json.early").is_file():
-            answer = _undiagnosed(_ANSWER.validate_json(early.read_bytes()), answer)
+            answer = _kept(_ANSWER.validate_json(early.read_bytes()), answer)
         answer.seconds = round(time.monotonic() - started, 3)
         shutil.rmtree(folder)
         return answer
@@ -164,12 +164,16 @@ class World:
         self._scratch.cleanup()
 
 
-def _undiagnosed(answer: ProofAnswer, failed: ProofAnswer) -> ProofAnswer:
-    """A verdict that stood before its diagnosis failed: what fails there is ours, not the framework's."""
+def _kept(answer: ProofAnswer, failed: ProofAnswer) -> ProofAnswer:
+    """A verdict that stood before something failed: its diagnosis, where what fails is ours and not the framework's, or
+    a later part of the scenario."""
+    answer.rank_errors = failed.rank_errors
+    if answer.diagnosis:
+        answer.sentence = f"{answer.sentence}; what the scenario does after that failed: {failed.sentence}"
+        return answer
     words = f"the search for the cause did not come to an end ({failed.sentence})"
     names = [row.name for row in answer.parameters if not row.equal]
     answer.diagnosis.append(Diagnosis(Cause.UNKNOWN, "", names, "", words, False))
-    answer.rank_errors = failed.rank_errors
     return answer
 
 

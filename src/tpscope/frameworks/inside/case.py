@@ -131,6 +131,9 @@ def _answer(family: str, request: Request, answer: FrameworkAnswer, scratch: Pat
             answer.log.append(LogLine("PRINT", "stdout", line.strip()[:600]))
 
 
+_LACKS_CUDA = ("not compiled with CUDA", "No CUDA", "NVIDIA driver", "requires CUDA", "backward on CPU")
+
+
 def status_of(error: BaseException, found: Failure, deliberate: bool) -> Status:
     """What an exception that came out of a framework makes of a case."""
     words = str(error)
@@ -140,7 +143,7 @@ def status_of(error: BaseException, found: Failure, deliberate: bool) -> Status:
         return Status.UNSUPPORTED
     if found.where is not None and found.where.path.endswith("models/auto/configuration_auto.py"):
         return Status.UNSUPPORTED
-    if any(sign in words for sign in ("not compiled with CUDA", "No CUDA", "NVIDIA driver", "requires CUDA", "backward on CPU")):
+    if any(sign in words for sign in _LACKS_CUDA):
         return Status.UNSUPPORTED
     if isinstance(error, ImportError):
         return Status.UNSUPPORTED

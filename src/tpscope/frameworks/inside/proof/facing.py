@@ -99,14 +99,16 @@ class Facing:
                 continue
             whole, claim = self.whole[name], slices.on_tp(tensor)
             own = slices.gathered(tensor.detach())
-            part = WHOLE if claim else slices.by_shape(own.shape, whole.shape, self.size)
-            if part is None:
+            part = slices.by_shape(own.shape, whole.shape, self.size)
+            expected = None if part is None else part.of(whole, self.work.tp_rank, self.size)
+            if part is None or expected is None or expected.shape != own.shape:
+                # No part of the whole has this shape: the framework's own forward will say what it makes of it.
                 continue
             if part == WHOLE:
                 agreed[name] = len({_digest(value) for value in self.groups.over_tp(own)}) == 1
-            if not claim:
+            if not claim or part != WHOLE:
                 self.parts[name] = part
-            self._fill(tensor, part.of(whole, self.work.tp_rank, self.size))
+            self._fill(tensor, expected)
         return agreed
 
     def _fill(self, tensor: torch.Tensor, own: torch.Tensor) -> None:

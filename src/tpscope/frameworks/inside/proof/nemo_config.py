@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from tpscope.frameworks.inside.proof.data import BATCH, SEQUENCE
 from tpscope.frameworks.inside.proof.driver import MicroBatch, Work
+from tpscope.frameworks.inside.proof.hf_model import experts
 from tpscope.frameworks.inside.source import source_of
 from tpscope.language.layout import Layout
 
@@ -132,11 +133,21 @@ def model_section(work: Work, checkpoint: Path) -> dict[str, Any]:
     if default == "flash_attention_2" and not has("flash_attn"):
         found["attn_implementation"] = "sdpa"
         work.shim("attn_implementation: sdpa, where this version's default is flash_attention_2, which needs a GPU")
+    if work.request.variant == "hf" or not _own_class(work.request.config):
+        found |= experts(work)
     if work.request.variant == "hf":
         found["force_hf"] = True
     if work.request.remote_code is not None:
         found["trust_remote_code"] = True
     return found
+
+
+def _own_class(config: dict[str, Any]) -> bool:
+    """True if NeMo has a model class of its own for this config; Hugging Face's is used otherwise."""
+    registry = importlib.import_module("nemo_automodel._transformers.registry").ModelRegistry
+    name = next(iter(config.get("architectures") or []), "")
+    has_own = getattr(registry, "has_custom_model", None)
+    return bool(has_own(name)) if has_own else name in registry.model_arch_name_to_cls
 
 
 def _distributed_section(work: Work, layout: Layout) -> dict[str, Any]:

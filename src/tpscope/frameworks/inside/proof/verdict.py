@@ -52,6 +52,9 @@ def prove(driver: Driver, answer: ProofAnswer, keep: Callable[[], None]) -> None
     if proof.scenario.dropout:
         extra += scenarios.streams(proof)
     conclude(proof, plan, loop, values)
+    if answer.verdict == Verdict.DIFFERENT:
+        # What comes now may hang; the diagnosis stands.
+        proof.keep()
     if proof.scenario.steps:
         extra += _merge(answer, *scenarios.stepped(proof, loop))
     if proof.scenario.resume:

@@ -153,7 +153,7 @@ def test_the_rotated_part_of_a_head_is_even():
 def test_rope_scaling_follows_the_positions():
     deepseek = small("deepseek-v3")
     scaling = deepseek["rope_scaling"]
-    # YaRN's ramp follows from the published lengths: shortened, it would be empty, and NeMo's gpt-oss asserts that it is not.
+    # YaRN's ramp follows from the published lengths: shortened it would be empty, and NeMo's gpt-oss would raise.
     assert (scaling["original_max_position_embeddings"], scaling["factor"]) == (4096, 40)
     assert deepseek["max_position_embeddings"] == 163840
     published = {

@@ -12,7 +12,8 @@ from typing import Any
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 _TP_SIZE = re.compile(r"(?:tp_size|tensor_parallel_size)\s*([=>])\s*(\w+)")
-BOOK = Path(__file__).resolve().parents[2] / "bugs"
+_INSTALLED = Path(__file__).resolve().parent / "bug_book"
+BOOK = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2] / "bugs"
 
 
 class BadEntry(ValueError):

@@ -150,15 +150,22 @@ def _fused(scene: Scene, until: Border) -> Iterator[Mend]:
         module = name.removesuffix(".weight").removesuffix(".bias")
         if module not in before or part != 0:
             continue
+        rows = scene.facing.whole[name].shape[0]
         for sizes in scene.facing.blocks:
-            if sum(sizes) == scene.facing.whole[name].shape[0] and all(block % size == 0 for block in sizes):
-                patterns = tuple(sorted({wildcard(f"{module}.weight"), wildcard(f"{module}.bias")}))
+            if sum(sizes) == rows and all(block % size == 0 for block in sizes):
+                patterns = _as_long(scene, module.removesuffix(".base_layer"), rows)
                 yield RightSlice(
                     Cause.WRONG_SLICE, patterns, "+".join(map(str, sizes)),
                     f"{wildcard(module)} holds {len(sizes)} blocks ({'+'.join(map(str, sizes))} rows) and is cut "
                     "across them: a rank gets rows of other blocks than its work needs",
                     "cut each block on its own", blocks=sizes,
                 )  # fmt: skip
+
+
+def _as_long(scene: Scene, module: str, rows: int) -> tuple[str, ...]:
+    """The parameters of a layer that have a row for each of its outputs: its weight, bias and adapter's B."""
+    mine = [name for name, tensor in scene.facing.whole.items() if name.startswith(f"{module}.")]
+    return tuple(sorted({wildcard(name) for name in mine if scene.facing.whole[name].shape[0] == rows}))
 
 
 def _backward(scene: Scene) -> Iterator[Mend]:

@@ -188,12 +188,14 @@ class Facing:
     def recut(self, name: str, sizes: tuple[int, ...]) -> None:
         """Load this rank's part of a parameter anew: of each of the blocks, or as its shape says."""
         tensor, whole = self.mine[name], self.whole[name]
-        local = slices.local_of(tensor.detach())
-        part = Part(0, sizes) if sizes else slices.by_shape(local.shape, whole.shape, self.size)
+        mine = slices.on_this_tp_rank(tensor.detach())
+        part = Part(0, sizes) if sizes else slices.by_shape(mine.shape, whole.shape, self.size)
         if part is None:
             return
+        local, wanted = slices.local_of(tensor.detach()), part.of(whole, self.work.tp_rank, self.size)
         with torch.no_grad():
-            local.copy_(part.of(whole, self.work.tp_rank, self.size))
+            # FSDP cuts what tensor parallelism leaves once more, in rows.
+            local.copy_(wanted if local.shape == wanted.shape else _rows_of(wanted, tensor))
         # From here on values decide about this parameter, whatever its DTensor says of its rows.
         self.parts[name] = part
         self.recuts.add(name)
@@ -225,7 +227,7 @@ class Facing:
     def pair(self, name: str, tensor: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """A tensor of this parameter's shape on this rank, and what the whole one says it should be."""
         if name in self.recuts:
-            own, claim = slices.local_of(tensor.detach()), ""
+            own, claim = slices.on_this_tp_rank(tensor.detach()), ""
         else:
             own, claim = slices.gathered(tensor.detach()), self.claim(name, tensor)
         if claim:
@@ -235,6 +237,16 @@ class Facing:
             return None
         expected = part.of(whole, self.work.tp_rank, self.size)
         return (own, expected) if expected.shape == own.shape else None
+
+
+def _rows_of(wanted: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """The rows that this rank's place on the axes beside tp gives it."""
+    assert isinstance(tensor, DTensor)
+    for axis, name in enumerate(tensor.device_mesh.mesh_dim_names or ()):
+        if name != "tp" and not tensor.placements[axis].is_replicate():
+            rank, size = tensor.device_mesh.get_local_rank(axis), tensor.device_mesh.size(axis)
+            wanted = wanted.chunk(size, 0)[rank]
+    return wanted
 
 
 def _digest(tensor: torch.Tensor) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,15 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
     value = tensor._local_tensor if isinstance(tensor, DTensor) else tensor
     # An asynchronous collective's result is a wrapper until somebody waits for it.
     return value.wait() if hasattr(value, "wait") and type(value) is not torch.Tensor else value
+
+
+def on_this_tp_rank(tensor: torch.Tensor) -> torch.Tensor:
+    """What this tp rank holds of a tensor, whatever other axes cut it (a collective of those)."""
+    if not isinstance(tensor, DTensor) or tensor.device_mesh.ndim == 1:
+        return local_of(tensor)
+    names = tensor.device_mesh.mesh_dim_names or ()
+    kept = [own if name == "tp" else Replicate() for name, own in zip(names, tensor.placements, strict=True)]
+    return local_of(tensor.redistribute(placements=kept))
 
 
 def on_tp(tensor: torch.Tensor) -> str:

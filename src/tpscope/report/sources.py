@@ -119,8 +119,9 @@ def _bodies(root: Path, styles: Iterable[Cited]) -> Iterator[Cited]:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ClassDef) and (node.name, node.lineno) == (item.name, item.where.line):
                 inside = text.splitlines()[node.lineno - 1 : node.end_lineno]
-                numbers = (number for number, content in enumerate(inside, node.lineno) if fragment in content)
-                yield from (Cited(BODY, item.name, fragment, _line(root, path, one, text, node.name)) for one in numbers)
+                for number, content in enumerate(inside, node.lineno):
+                    if fragment in content:
+                        yield Cited(BODY, item.name, fragment, _line(root, path, number, text, node.name))
 
 
 def _registry(root: Path, own: Path) -> Iterator[Cited]:

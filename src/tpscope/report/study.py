@@ -28,6 +28,7 @@ from tpscope.report.sections import (
     models,
     overview,
     plans,
+    register,
     sequence,
     styles,
     summary,
@@ -47,7 +48,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = tuple(
 )
 APPENDICES: tuple[tuple[str, Section], ...] = (
     (appendix.REPEAT, appendix.repeat), (appendix.SHIMS, appendix.shims), (appendix.TORCH, appendix.torch),
-    (appendix.FILES, appendix.files),
+    (appendix.FILES, appendix.files), (register.TITLE, register.section),
 )  # fmt: skip
 
 

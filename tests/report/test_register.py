@@ -252,6 +252,19 @@ def test_s28_holds_where_every_layout_is_done_as_asked(rows):
     for column in columns(rows, *THEN, *NOW, kinds=(MESH, SEQUENCE)):
         column.status, column.error, column.ignored = Status.OK, None, []
     assert judged(rows, "S28").verdict == Ruling.HOLDS
+    unequal = cell("nemo@0.7.0", Verdict.DIFFERENT, "fsdp")
+    found = judged(rows, "S28", [unequal])
+    assert found.verdict == Ruling.THEN
+    assert "proofs of fsdp: 1 different" in found.now
+
+
+def test_s13_falls_with_a_mesh_of_another_size_and_with_the_line_that_refuses(rows):
+    found = judged(rows, "S13")
+    assert found.verdict == Ruling.HOLDS
+    assert "refused after it for dp_replicate=2, dp_shard=2, cp=2, tp=2" in found.now
+    for column in columns(rows, "axolotl@0.13.2", kinds=(MESH,)):
+        column.mesh.axes = dict.fromkeys(column.mesh.axes, 3)
+    assert judged(rows, "S13").verdict == Ruling.NOT
 
 
 def test_the_appendix_has_every_statement_once_in_its_table_and_once_below(recorded):

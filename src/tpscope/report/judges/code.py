@@ -112,9 +112,10 @@ def steps(view: View) -> Found:
     if len(theirs) >= len(good):
         return Found(True, words)
     doubtful = [pair for pair in axolotl if not stepped(pair[1]) and _doubtful(pair)]
+    if doubtful:
+        words += f"; {len(doubtful)} with {view.axolotl} stopped while torch was outside the range that it declares"
     if len(theirs) + len(doubtful) >= len(good):
-        told = f"{words}, {len(doubtful)} stopped while torch was outside its range; inside it"
-        return unasked("prove", told, raised(axolotl, loops=True))
+        return unasked("prove", f"{words}; inside it", raised(axolotl, loops=True))
     return Found(False, words, raised(axolotl, loops=True))
 
 

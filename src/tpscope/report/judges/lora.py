@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from tpscope.language.verdict import Verdict
-from tpscope.report.judges.view import Found, Quoted, View, cites, share, unasked
+from tpscope.report.judges.view import Found, Quoted, View, cites, proofs, share, unasked
 from tpscope.report.prove_rows import Cell
 from tpscope.report.rows import STYLE, TRANSLATED
 from tpscope.report.runs import ADAPTERS
@@ -40,7 +38,9 @@ def automatic(view: View) -> Found:
     words = f"adapters are added by {listed(column.lora.applied_by or 'unknown' for _, column in answered)}"
     if plain:
         said = [f"of {run.question.model}, {column.lora.note}" for run, column in plain]
-        return Found(False, "; ".join([*said, words, *filter(None, [_told(view.cells(view.axolotl, SCENARIO))])]))
+        return Found(
+            False, "; ".join([*said, words, *filter(None, [proofs(view.cells(view.axolotl, SCENARIO), "with LoRA")])])
+        )
     return _proved(view.cells(view.axolotl, SCENARIO), words, ())
 
 
@@ -48,11 +48,4 @@ def _proved(cells: list[Cell], words: str, evidence: tuple[Quoted, ...]) -> Foun
     if not cells:
         return unasked("prove", f"{words}; whether it computes the same", evidence)
     equal = all(cell.verdict == Verdict.EQUAL for cell in cells)
-    return Found(equal, f"{words}; {_told(cells)}", evidence)
-
-
-def _told(cells: list[Cell]) -> str:
-    counts = Counter(cell.verdict.value for cell in cells)
-    causes = listed((cause for cell in cells for cause in cell.causes), "")
-    told = listed((f"{count} {verdict}" for verdict, count in counts.most_common()), "")
-    return f"proofs with LoRA: {told}" + (f" ({causes})" if causes else "") if told else ""
+    return Found(equal, f"{words}; {proofs(cells, 'with LoRA')}", evidence)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tpscope.language.verdict import Status
+from tpscope.language.verdict import Status, Verdict
 from tpscope.report.facts import label
-from tpscope.report.judges.view import Asked, Found, View, cites, outside_torch, raised, ran, share, unasked
+from tpscope.report.judges.view import Asked, Found, View, cites, outside_torch, proofs, raised, ran, share, unasked
 from tpscope.report.rows import MESH_AXES, VALIDATED, Column
 from tpscope.report.runs import MESH, SEQUENCE
 from tpscope.report.text import listed, together
@@ -14,6 +14,7 @@ from tpscope.report.text import listed, together
 NEMO_AXES = ("pp", "dp_replicate", "dp_shard", "cp", "tp")
 AXOLOTL_AXES = {"dp_shard", "cp", "tp", "pp"}
 BUILDER = "build_parallelism_config"
+COMPOSED = ("fsdp", "sequence-parallel", "cp", "pp")
 
 
 def five_axes(view: View) -> Found:
@@ -54,8 +55,12 @@ def configures(view: View) -> Found:
         f"lines of `{BUILDER}` ran for {share(by_it, built, 'meshes')}; {len(fits)} have as many ranks as the layout; "
         + ("it refuses sizes that leave ranks over, read and not run" if checks else "no line that refuses sizes")
     )
+    later = [pair for pair in view.asked(view.axolotl, MESH) if pair[1].error and pair[1].error.phase == "mesh"]
+    if later:
+        layouts = together(str(run.question.layout) for run, _ in later)
+        words += f"; what it lets through is refused after it for {layouts}"
     met = len(by_it) == len(fits) == len(built) and bool(checks)
-    return Found(met, words, (*ran(by_it, "pc_kwargs", BUILDER), *cites(view.axolotl, checks)))
+    return Found(met, words, (*ran(by_it, "pc_kwargs", BUILDER), *cites(view.axolotl, checks), *raised(later)))
 
 
 def _ranks(column: Column) -> int:
@@ -67,7 +72,7 @@ def _ranks(column: Column) -> int:
 
 def composes(view: View) -> Found:
     """S28: is every layout with dp_shard, cp, pp or sequence parallelism beside tp sharded, where tp alone is?"""
-    words, failed, open_ = [], [], []
+    words, failed, open_, unequal = [], [], [], False
     for framework in (view.nemo, view.axolotl):
         alone = {run.question.model for run, _ in view.answered(framework)}
         asked = [*view.asked(framework, MESH), *view.asked(framework, SEQUENCE)]
@@ -82,11 +87,15 @@ def composes(view: View) -> Found:
         told = f"{framework} does {len(asked) - len(bad)} of {len(asked)} as asked"
         if bad:
             told += "; not " + together(f"{label(run)} ({fate})" for (run, _), fate in bad)
+        for scenario in COMPOSED:
+            cells = view.cells(framework, scenario)
+            unequal |= any(cell.verdict != Verdict.EQUAL for cell in cells)
+            told += f"; {proofs(cells, f'of {scenario}')}" if cells else ""
         words.append(told)
     told = ". ".join(words)
-    if open_ and not failed:
+    if open_ and not failed and not unequal:
         return unasked("prove", f"{told}; inside the range of torch", raised(open_))
-    return Found(not failed, told, raised(failed))
+    return Found(not failed and not unequal, told, raised(failed))
 
 
 def _fate(pair: Asked) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from tpscope.report.facts import Study
 from tpscope.report.prove_rows import Cell
 from tpscope.report.rows import Cited, Column, RunRow
 from tpscope.report.runs import PLAIN
-from tpscope.report.text import not_yet
+from tpscope.report.text import listed, not_yet
 
 Asked = tuple[RunRow, Column]
 _JUDGED = (Verdict.EQUAL, Verdict.DIFFERENT, Verdict.CRASHED, Verdict.REFUSED)
@@ -116,6 +117,15 @@ def models(pairs: Iterable[Asked]) -> str:
 def share(some: Iterable[object], of: Iterable[object], what: str = "models") -> str:
     """`3 of 10 models`."""
     return f"{len(list(some))} of {len(list(of))} {what}"
+
+
+def proofs(cells: Iterable[Cell], what: str) -> str:
+    """How proofs of one sort ended, and the causes that were named; empty if there are none."""
+    kept = list(cells)
+    counts = Counter(cell.verdict.value for cell in kept)
+    causes = listed((cause for cell in kept for cause in cell.causes), "")
+    ends = listed((f"{count} {verdict}" for verdict, count in counts.most_common()), "")
+    return f"proofs {what}: {ends}" + (f" ({causes})" if causes else "") if ends else ""
 
 
 def own(framework: str) -> str:

@@ -58,7 +58,9 @@ def _paragraph(item: Judged) -> str:
         parts.append(f"Lines: {'; '.join(_quote(one) for one in _spread(item.evidence))}{more}.")
     if item.commands:
         others = len(item.commands) - 1
-        parts.append(f"Repeat: {code(item.commands[0])}" + (f" and {others} more of appendix A." if others else "."))
+        parts.append(
+            f"Repeat: {code(item.commands[0])}" + (f" and {others} more, as in appendix A." if others else ".")
+        )
     return " ".join(parts)
 
 

@@ -280,6 +280,18 @@ def test_style_classes_are_found_wherever_they_descend_from(tmp_path):
     assert [(item.name, item.where.line) for item in found] == [("Own", 1), ("Inner", 5)]
 
 
+def test_the_line_that_does_what_a_style_is_for_is_cited_from_inside_its_class(tmp_path):
+    from tpscope.report.sources import _bodies, _styles
+
+    (tmp_path / "a.py").write_text(
+        "def elsewhere(inputs, new_inputs):\n    return type(inputs)(new_inputs)\n\n"
+        "class RotaryEmbedParallel(SequenceParallel):\n    def f(inputs, new_inputs):\n"
+        "        return type(inputs)(new_inputs)\n\nclass Qwen3QKNorm(SequenceParallel):\n    pass\n"
+    )
+    styles = _styles(tmp_path, tmp_path.rglob("*.py"), STYLE)
+    assert [(item.name, item.where.line) for item in _bodies(tmp_path, styles)] == [("RotaryEmbedParallel", 6)]
+
+
 @pytest.mark.skipif(not (ROOT / study.ROWS).is_file(), reason="the study has not been recorded in this checkout")
 class TestCommitted:
     def test_the_study_is_current(self):

@@ -16,6 +16,7 @@ from tpscope.compare.ask import Wishes, question
 from tpscope.compare.join import canonical
 from tpscope.compare.result import Comparison, Difference
 from tpscope.compare.run import Pool, compare
+from tpscope.frameworks.registry import Target
 from tpscope.frameworks.targets import resolve
 from tpscope.language.answer import Failure, FrameworkAnswer, ParameterRow, Selection, TrailLine
 from tpscope.language.layout import Layout, Lora
@@ -43,15 +44,26 @@ def record(runs: Iterable[Run], frameworks: tuple[str, ...], say: Callable[[str]
         for run in runs:
             say(run.command(frameworks))
             rows.append(_run_row(run, compare(question(run.model, _wishes(run)), targets, pool), frameworks, made))
+    return [*rows, *_sources(rows, targets, made, say)]
+
+
+def reread(rows: Iterable[Row], frameworks: tuple[str, ...], say: Callable[[str], None]) -> list[Row]:
+    """The recorded runs as they are, and the sources read again: for what is read and not run."""
+    runs = [row for row in rows if isinstance(row, RunRow)]
+    return [*runs, *_sources(runs, resolve(list(frameworks), None), provenance(), say)]
+
+
+def _sources(rows: Iterable[Row], targets: list[Target], made: Provenance, say: Callable[[str], None]) -> list[Row]:
     named: dict[str, set[str]] = {target.id: set() for target in targets}
     for row in rows:
         assert isinstance(row, RunRow)
         for column in row.answers:
             named[column.id] |= set(column.ran) | {line.path for line in _single_lines(column)}
+    found: list[Row] = []
     for target in targets:
         say(f"reading the source of {target.id}")
-        rows.append(source_row(target, named[target.id], made))
-    return rows
+        found.append(source_row(target, named[target.id], made))
+    return found
 
 
 def _single_lines(column: Column) -> list[TrailLine]:

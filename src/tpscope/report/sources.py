@@ -12,6 +12,8 @@ from tpscope.frameworks.registry import Target
 from tpscope.language.answer import TrailLine
 from tpscope.language.evidence import sha256_of
 from tpscope.report.rows import (
+    APPLIED,
+    BODY,
     HANDED,
     HF_NAME,
     HF_STYLE,
@@ -21,6 +23,7 @@ from tpscope.report.rows import (
     STYLE,
     SYNCHRONIZED,
     TRANSLATED,
+    VALIDATED,
     Cited,
     File,
     Provenance,
@@ -49,7 +52,17 @@ _FRAGMENTS = (
      "translate_to_lora(v)"),
     (MESH_AXES, "axes", "nemo_automodel/components/distributed/fsdp2.py", "mesh_names = ("),
     (MESH_AXES, "axes", "nemo_automodel/components/distributed/mesh_utils.py", "shape=(pp_size, dp_replicate_size"),
+    (APPLIED, "the selected plan", "nemo_automodel/components/distributed/parallelizer.py",
+     "parallelize_module(model, tp_mesh, model_parallel_plan)"),
+    (VALIDATED, "sizes against the number of ranks", "axolotl/utils/distributed.py",
+     "The configured parallelisms are incompatible with the current world size"),
 )  # fmt: skip
+# The line in a style class that does what the class is for: class, fragment. Found wherever the class is defined.
+_BODIES = {
+    "SequenceParallelAllGatherActivation": "outputs.redistribute(",
+    "RotaryEmbedParallel": "type(inputs)(new_inputs)",
+    "Qwen3QKNorm": "DTensor.from_local(input_tensor, device_mesh, sequence_sharding",
+}
 # Fields that size an axis of the mesh, choose a plan, or turn a parallelism on.
 _SETTING_NAME = re.compile(r"^((dp|tp|pp|cp|ep)_\w*size|\w+_parallel\w*|\w*tp_plan|dp_\w+|context_parallel\w*)$")
 
@@ -61,6 +74,7 @@ def source_row(target: Target, named: Iterable[str], made: Provenance) -> Source
     root = found.path
     own = root / target.family.module
     cited = [*_styles(root, own.rglob("*.py"), STYLE), *_registry(root, own), *_settings(root), *_fragments(root)]
+    cited += _bodies(root, [item for item in cited if item.what == STYLE])
     engines = [root / path for path in _HF_ENGINES if (root / path).is_file()]
     cited += _styles(root, engines, HF_STYLE)
     for engine in engines:
@@ -93,6 +107,21 @@ def _styles(root: Path, files: Iterable[Path], what: str) -> list[Cited]:
         for path, node, text, bases in classes
         if bases & known
     ]
+
+
+def _bodies(root: Path, styles: Iterable[Cited]) -> Iterator[Cited]:
+    """Of the style classes in the table above, the line inside each that holds its fragment."""
+    for item in styles:
+        if item.name not in _BODIES:
+            continue
+        path, fragment = root / item.where.path, _BODIES[item.name]
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef) and (node.name, node.lineno) == (item.name, item.where.line):
+                inside = text.splitlines()[node.lineno - 1 : node.end_lineno]
+                for number, content in enumerate(inside, node.lineno):
+                    if fragment in content:
+                        yield Cited(BODY, item.name, fragment, _line(root, path, number, text, node.name))
 
 
 def _registry(root: Path, own: Path) -> Iterator[Cited]:

@@ -1,6 +1,7 @@
 """The study in eleven sections and its specification: run, record, write; or check that the written files are current.
 
 python -m tpscope.report.study             run what the study rests on, record the rows, write both files
+python -m tpscope.report.study --sources   read the frameworks' sources again, keep the recorded runs, write both files
 python -m tpscope.report.study --generate  write both files from the recorded rows
 python -m tpscope.report.study --check     fail if the files differ from what the recorded rows give
 """
@@ -27,6 +28,7 @@ from tpscope.report.sections import (
     models,
     overview,
     plans,
+    register,
     sequence,
     styles,
     summary,
@@ -46,7 +48,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = tuple(
 )
 APPENDICES: tuple[tuple[str, Section], ...] = (
     (appendix.REPEAT, appendix.repeat), (appendix.SHIMS, appendix.shims), (appendix.TORCH, appendix.torch),
-    (appendix.FILES, appendix.files),
+    (appendix.FILES, appendix.files), (register.TITLE, register.section),
 )  # fmt: skip
 
 
@@ -138,6 +140,7 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
     """Run, record and write; or one part of it. Returns the exit code: 1 where --check finds something."""
     parser = argparse.ArgumentParser(prog="python -m tpscope.report.study", description="The study in eleven sections.")
     only = parser.add_mutually_exclusive_group()
+    only.add_argument("--sources", action="store_true", help="read the sources again and keep the recorded runs")
     only.add_argument("--generate", action="store_true", help="write the files from the recorded rows")
     only.add_argument("--check", action="store_true", help="fail if the files are not current")
     asked = parser.parse_args(arguments)
@@ -149,9 +152,11 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
                 print(sentence, file=sys.stderr)
             return 1 if found else 0
         if not asked.generate:
-            from tpscope.report.record import record
+            from tpscope.report.record import record, reread
 
-            write(place / ROWS, record(RUNS, FRAMEWORKS, print))
+            kept = asked.sources
+            rows = reread(recorded(place), FRAMEWORKS, print) if kept else record(RUNS, FRAMEWORKS, print)
+            write(place / ROWS, rows)
         for path in generate(place):
             print(f"written: {path}")
     except UserError as error:

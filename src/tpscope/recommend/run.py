@@ -51,6 +51,10 @@ def recommend(asked: Asked, say: Say = lambda kind, text: None) -> Recommendatio
     )  # fmt: skip
     if want.spec.status == "unconfirmed":
         result.notes.append(f"the configuration of {want.spec.name} is unconfirmed: {' '.join(want.spec.notes)}")
+    if asked.own_plan:
+        result.notes.append(
+            "what is proved is the framework's plan; yours is another question: tpscope compare --custom-plan"
+        )
     with (
         tempfile.TemporaryDirectory(prefix="tpscope-recommend-") as folder,
         Pool(say, fresh=asked.fresh) as pool,

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tpscope.check.result import Severity
-from tpscope.language.verdict import Verdict
+from tpscope.language.verdict import Status, Verdict
 from tpscope.recommend.rank import fraction, shown
 from tpscope.recommend.result import Candidate, Recommendation, Standing
 from tpscope.render.check import WIDEST, verdict
@@ -98,7 +98,10 @@ def _out(item: Candidate) -> str:
         return f"{item.failed.scenario} ({item.failed.verdict.value})"
     if item.standing is not Standing.OUT:
         return "-"
-    return "check" if item.equal else f"compare ({item.status})"
+    if item.equal:
+        return "check"
+    # compare ran it, and what you asked for is not there.
+    return "your wishes" if item.status == Status.OK else f"compare ({item.status})"
 
 
 def _checked(result: Recommendation) -> str:

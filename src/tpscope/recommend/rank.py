@@ -73,9 +73,8 @@ def changes(candidates: list[Candidate], spec: ModelSpec, world: int) -> list[st
 
 
 def shown(candidate: Candidate) -> str:
-    """Layout and settings of a candidate in a few words: `tp=2, dp_shard=4, without clip`."""
+    """What tells a candidate from others, in a few words: `tp=2, dp_shard=4, without clip`."""
     sizes = {axis: size for axis, size in candidate.layout.items() if axis not in ("world", "sequence_parallel")}
     said = [f"{axis}={size}" for axis, size in reversed(sizes.items()) if size > 1]
-    said += ["sequence parallel"] if candidate.layout.get("sequence_parallel") else []
     said += [f"without {name}" for name in candidate.left_out]
     return ", ".join(said) or "tp=1"

@@ -58,10 +58,9 @@ def recommend(asked: Asked, say: Say = lambda kind, text: None) -> Recommendatio
     with (
         tempfile.TemporaryDirectory(prefix="tpscope-recommend-") as folder,
         Pool(say, fresh=asked.fresh) as pool,
-        Worlds() as worlds,
     ):
         trials = Trials(
-            want, asked.own_plan, pool, worlds, Path(folder), say, asked.fresh, asked.trust_remote_code
+            want, asked.own_plan, pool, Path(folder), say, asked.fresh, asked.trust_remote_code
         )  # fmt: skip
         found = [item for target in targets if target.family.name in WRITTEN for item in trials.of(target, tried)]
         result.candidates = rank.ranked(found)
@@ -133,7 +132,8 @@ def _reference(target: Target, trials: Trials, wanted_layout: Layout) -> Candida
     names = [*(["lora"] if want.lora else []), *(["sequence-parallel"] if want.sequence_parallel else [])]
     scenario = parse("+".join(names) or "plain")
     tp = wanted_layout.tp if wanted_layout.tp <= MOST_TP else 2
-    case = trials.proof(target, want.spec, scenario, tp)
+    with Worlds() as worlds:
+        case = trials.proof(target, want.spec, scenario, tp, worlds)
     reason = f"{scenario.name} is {case.verdict.value}: {case.sentence}; a reference: it has no training YAML"
     return Candidate(target.id, {"tp": tp}, {}, Standing.REFERENCE, reason, ways=[scenario.name], cases=[case])
 

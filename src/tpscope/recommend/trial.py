@@ -37,12 +37,11 @@ _OWN: dict[str, Callable[[Settings], Settings]] = {
 
 @dataclass
 class Trials:
-    """What all trials share: the wish, warm workers and worlds, and a folder for the configs that are written."""
+    """What all trials share: the wish, warm workers, and a folder for the configs that are written."""
 
     want: Wanted
     own_plan: bool
     pool: Pool
-    worlds: Worlds
     folder: Path
     say: Say
     fresh: bool = False
@@ -50,11 +49,16 @@ class Trials:
 
     def of(self, target: Target, layouts: list[Layout]) -> Iterator[Candidate]:
         """The candidates of one framework version, until one is equal or no other layout could be."""
+        # Its ranks end with it: those of several frameworks side by side would take gigabytes.
+        with Worlds() as worlds:
+            yield from self._of(target, layouts, worlds)
+
+    def _of(self, target: Target, layouts: list[Layout], worlds: Worlds) -> Iterator[Candidate]:
         for wanted in layouts:
             settings = Settings(lora=self.want.lora)
             left_out: list[str] = []
             while True:
-                candidate = self._one(target, wanted, settings, left_out)
+                candidate = self._one(target, wanted, settings, left_out, worlds)
                 yield candidate
                 failed = candidate.failed.scenario if candidate.failed else ""
                 if failed not in _OWN:
@@ -64,7 +68,9 @@ class Trials:
                 # The other layout differs in FSDP and in the size of tp, and what failed needs neither.
                 return
 
-    def _one(self, target: Target, wanted: Layout, settings: Settings, left_out: list[str]) -> Candidate:
+    def _one(
+        self, target: Target, wanted: Layout, settings: Settings, left_out: list[str], worlds: Worlds
+    ) -> Candidate:
         where = environment(target, lambda text: self.say("install", text))
         text = written(target, where, self.want.spec, self.want.reference, wanted, settings)
         candidate = Candidate(
@@ -75,7 +81,7 @@ class Trials:
         found = implied(intent, spec, wanted)
         column = self._compare(target, spec, intent, wanted, candidate)
         if not candidate.reason:
-            self._prove(target, spec, intent, wanted, list(found), candidate)
+            self._prove(target, spec, intent, wanted, list(found), candidate, worlds)
         packages = column.environment.get("packages", {})
         entries = known.matching(
             packages, target.family.name, target.version, spec, wanted, found, yaml_of(path).data
@@ -100,25 +106,26 @@ class Trials:
         return column
 
     def _prove(
-        self, target: Target, spec: ModelSpec, intent: Intent, wanted: Layout, names: list[str], candidate: Candidate
+        self, target: Target, spec: ModelSpec, intent: Intent, wanted: Layout, names: list[str], candidate: Candidate,
+        worlds: Worlds,
     ) -> None:  # fmt: skip
         ways, candidate.notes = proofs.cases(names, wanted, intent)
         candidate.ways = [scenario.name for scenario, _ in ways]
         for scenario, tp in ways:
-            answer = self.proof(target, spec, scenario, tp)
+            answer = self.proof(target, spec, scenario, tp, worlds)
             candidate.cases.append(answer)
             if answer.verdict is not Verdict.EQUAL:
                 candidate.reason = f"{scenario.name} at tp={tp} is {answer.verdict.value}: {answer.sentence}"
                 return
 
-    def proof(self, target: Target, spec: ModelSpec, scenario: Scenario, tp: int) -> ProofAnswer:
+    def proof(self, target: Target, spec: ModelSpec, scenario: Scenario, tp: int, worlds: Worlds) -> ProofAnswer:
         """One proof, from the cache where the same was asked before."""
         case = prove.Case(spec, prove.small(spec, scenario), target, scenario, tp)
 
         def watch(asked: prove.Case, answer: ProofAnswer | None) -> None:
             self.say("run" if answer is None else "done", f"{asked.target.id} {asked.scenario.name} tp={asked.tp}")
 
-        return prove.run([case], prove.Options(fresh=self.fresh), self.say, watch, self.worlds).cases[0]
+        return prove.run([case], prove.Options(fresh=self.fresh), self.say, watch, worlds).cases[0]
 
 
 def write(folder: Path, target: Target, text: str) -> Path:
@@ -140,6 +147,8 @@ def _reason(column: FrameworkAnswer, own_plan: bool) -> str:
         return f"{column.status.value} in {column.error.phase}: {column.error.message}{place}"
     if column.lora.requested and not column.lora.modules and column.lora.applied_by:
         return f"{column.lora.applied_by} adapted 0 modules, so the run would train nothing"
+    for item in column.ignored:
+        return f"it ignores {item['setting']}: {item['what']}"
     asked = [step.level for step in column.selection.order]
     if own_plan and "custom" not in asked:
         return f"its selection takes no plan of your own: it asks {', '.join(asked) or 'no source'}"

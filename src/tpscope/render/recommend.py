@@ -58,7 +58,8 @@ def _headline(result: Recommendation) -> Text:
     chosen = result.chosen
     if chosen is None:
         return Text("NOTHING IS RECOMMENDED: no candidate is equal in every way that was asked for", style="bold red")
-    return Text.assemble(("RECOMMENDED  ", "bold green"), (chosen.framework, "bold"), f"  {shown(chosen)}")
+    more = ", sequence parallel" if chosen.layout.get("sequence_parallel") else ""
+    return Text.assemble(("RECOMMENDED  ", "bold green"), (chosen.framework, "bold"), f"  {shown(chosen)}{more}")
 
 
 def _subject(result: Recommendation) -> Text:

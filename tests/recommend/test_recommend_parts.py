@@ -15,7 +15,7 @@ from tpscope.language.layout import Layout, Lora
 from tpscope.language.proof import Cause, Diagnosis, ProofAnswer
 from tpscope.language.verdict import Verdict
 from tpscope.models.read import read
-from tpscope.recommend import cases, rank
+from tpscope.recommend import cases, rank, trial
 from tpscope.recommend.ask import LORA, Asked, layouts, wanted
 from tpscope.recommend.config import Settings, written
 from tpscope.recommend.result import UNMEASURED, Candidate, Recommendation, Standing
@@ -104,6 +104,16 @@ def test_nemo_is_spelled_as_the_installed_sources_read_it(tmp_path):
     assert "_target_: nemo_automodel.components.distributed.fsdp2.FSDP2Manager" in old
 
 
+def test_a_version_that_reads_no_key_for_clipping_gets_none(tmp_path):
+    old, new = place(tmp_path / "old", "recipes/llm/train_ft.py"), place(tmp_path / "new", "recipes/llm/train_ft.py")
+    (tmp_path / "new/nemo_automodel/recipes/llm/train_ft.py").write_text('cfg.get("clip_grad_norm.max_norm", None)')
+    want = wanted(Asked("llama-3.1-8b", 8))
+    settings, why = trial.first(registry.parse("nemo"), old, want)
+    assert settings.clip is None
+    assert "reads no clip_grad_norm" in why["clip"]
+    assert trial.first(registry.parse("nemo"), new, want) == (Settings(), {})
+
+
 def test_a_name_that_yaml_would_misread_is_quoted(tmp_path):
     spec, _ = read("llama-3.1-8b")
     asked = (registry.parse("axolotl"), place(tmp_path), spec, "./my: model", Layout(tp=2), Settings())
@@ -129,7 +139,7 @@ def test_what_a_training_yaml_asks_for_is_taken_over(tmp_path):
 
 @pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.EQUAL])
 def test_one_way_that_is_not_equal_puts_a_candidate_behind(verdict):
-    good = candidate("b", EQUAL, left_out=["clip"], sharded_fraction=0.1)
+    good = candidate("b", EQUAL, left_out={"clip": "clip is crashed"}, sharded_fraction=0.1)
     bad = candidate("a", [Verdict.EQUAL, Verdict.EQUAL, verdict])
     assert not bad.equal
     assert rank.ranked([bad, good]) == [good, bad]
@@ -145,11 +155,11 @@ def test_equal_candidates_stand_by_the_stated_rule():
     first = candidate("first", EQUAL)
     less = candidate("less", EQUAL, sharded_fraction=0.8)
     costly = candidate("costly", EQUAL, costs=["gathers"])
-    without = candidate("without", EQUAL, left_out=["clip"])
+    without = candidate("without", EQUAL, left_out={"clip": "clip is crashed"})
     assert rank.ranked([without, less, costly, first]) == [first, costly, less, without]
     assert "compare sees more extra costs" in rank.words(costly, first)
     assert "that shards 90.0%" in rank.words(less, first)
-    assert "with clip it is not" in rank.words(without, first)
+    assert "without clip: clip is crashed" in rank.words(without, first)
 
 
 def recommendation(**changes):
@@ -201,6 +211,43 @@ def test_changes_name_what_is_missing_and_what_lets_others_in():
     said = rank.changes(recommendation().candidates, spec, 8)
     assert any("not measured yet (price)" in line and "4, 8 (--tp)" in line for line in said)
     assert any("axolotl@9.9.9" in line and "sum the gradients" in line for line in said)
+
+
+def tried(monkeypatch, tmp_path, came, framework="axolotl"):
+    """The layouts and settings that are tried where `came` maps them to verdicts, and the candidates."""
+    seen = []
+
+    def one(self, target, layout, settings, left_out, worlds):
+        seen.append((str(layout), settings.accumulation, settings.clip))
+        item = candidate(target.id, came(layout, settings), left_out=dict(left_out))
+        return item
+
+    where = place(tmp_path, "recipes/llm/train_ft.py")
+    (tmp_path / "nemo_automodel/recipes/llm/train_ft.py").write_text('cfg.get("clip_grad_norm.max_norm")')
+    monkeypatch.setattr(trial.Trials, "_one", one)
+    monkeypatch.setattr(trial.Trials, "place", lambda self, target: where)
+    want = wanted(Asked("llama-3.1-8b", 8))
+    trials = trial.Trials(want, False, None, tmp_path, lambda kind, text: None)
+    return seen, list(trials.of(registry.parse(framework), layouts(want, 8)))
+
+
+def test_a_setting_that_nobody_asked_for_is_left_out_where_it_is_not_equal(monkeypatch, tmp_path):
+    def came(layout, settings):
+        return [Verdict.EQUAL, Verdict.CRASHED] if settings.clip else EQUAL
+
+    seen, found = tried(monkeypatch, tmp_path, came)
+    assert seen == [("dp_shard=4, tp=2", 2, 1.0), ("dp_shard=4, tp=2", 2, None)]
+    assert [(item.equal, list(item.left_out)) for item in found] == [(False, []), (True, ["clip"])]
+    seen, _ = tried(monkeypatch, tmp_path, came, "nemo")  # clips at 1.0 where its config says nothing
+    assert {clip for *_, clip in seen} == {1.0}
+
+
+def test_another_layout_is_tried_where_fsdp_is_what_fails_and_not_where_plain_does(monkeypatch, tmp_path):
+    seen, found = tried(monkeypatch, tmp_path, lambda layout, settings: [*EQUAL[:2], Verdict.DIFFERENT])
+    assert [layout for layout, *_ in seen] == ["dp_shard=4, tp=2", "tp=8"]
+    assert not any(item.equal for item in found)
+    seen, _ = tried(monkeypatch, tmp_path, lambda layout, settings: [Verdict.DIFFERENT])
+    assert [layout for layout, *_ in seen] == ["dp_shard=4, tp=2"]
 
 
 def test_typical_users_are_those_of_the_study():

@@ -49,6 +49,19 @@ def written(
     )
 
 
+def clips(target: Target, place: Place) -> bool:
+    """True if a version reads the key that a config sets clipping by. NeMo's loop is read for it; 0.2 never clips."""
+    if target.family.name != "nemo":
+        return True
+    loops = [root / "nemo_automodel" / "recipes" / "llm" / "train_ft.py" for root in place.roots]
+    return any("clip_grad_norm.max_norm" in file.read_text(encoding="utf-8") for file in loops if file.is_file())
+
+
+def optional(target: Target) -> tuple[str, ...]:
+    """Settings that a config can do without. NeMo clips at 1.0 where nothing is said, so there it stays."""
+    return ("accumulate",) if target.family.name == "nemo" else ("accumulate", "clip")
+
+
 def _has(place: Place, module: str) -> bool:
     """True if this version of NeMo AutoModel has a module."""
     return any((root / "nemo_automodel" / module).is_file() for root in place.roots)

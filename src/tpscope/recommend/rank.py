@@ -29,7 +29,7 @@ def words(candidate: Candidate, winner: Candidate | None) -> str:
     """Why an equal candidate stands where it stands."""
     said = [f"equal in all {len(candidate.ways)} ways: {', '.join(candidate.ways)}"]
     if candidate.left_out:
-        said.append(f"with {', '.join(candidate.left_out)} it is not, so that is left out")
+        said += [f"without {name}: {why}" for name, why in candidate.left_out.items()]
     if candidate.sharded_fraction is not None:
         said.append(f"{fraction(candidate.sharded_fraction)} of the parameters are sharded over tp")
     if winner is not None and winner is not candidate:
@@ -64,8 +64,8 @@ def changes(candidates: list[Candidate], spec: ModelSpec, world: int) -> list[st
             found.append(f"{winner.framework} meets a known bug that no proof here shows: {bug.title} (bugs/{bug.id})")
         left = list(dict.fromkeys(path for case in winner.cases for path in case.not_exercised))
         found += [f"not part of the proofs: {'; '.join(left)}"] if left else []
-        for name in winner.left_out:
-            found.append(f"if you need {name}: {winner.framework} is not equal with it")
+        for name, why in winner.left_out.items():
+            found.append(f"if you need {name}: {why}")
     for item in candidates:
         if item.standing is Standing.OUT and item.mends:
             found.append(f"{item.framework} ({shown(item)}) would be tried again with: {'; or '.join(item.mends)}")

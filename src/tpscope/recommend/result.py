@@ -44,7 +44,7 @@ class Candidate:
     """One framework version at one layout with one set of settings, and the facts about it.
 
     `ways`: scenarios that the config implies, in the order in which they are proved; `cases` end at the first that is
-    not equal. `left_out`: settings that a config would have and this one has not, since it is not equal with them.
+    not equal. `left_out`: settings that a config would have and this one has not, each with the reason.
     `mends`: what would let it in again. `memory` and `time` are there for `price`.
     """
 
@@ -53,7 +53,7 @@ class Candidate:
     settings: dict[str, Any]
     standing: Standing = Standing.OUT
     reason: str = ""
-    left_out: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
     status: str = ""
     level: str = ""
     sharded_fraction: float | None = None

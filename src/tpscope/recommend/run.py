@@ -14,16 +14,16 @@ from tpscope.compare.run import Pool
 from tpscope.errors import UserError
 from tpscope.frameworks import registry
 from tpscope.frameworks.registry import Target
-from tpscope.frameworks.targets import environment, resolve
+from tpscope.frameworks.targets import resolve
 from tpscope.frameworks.world import Worlds
 from tpscope.language.layout import Layout
 from tpscope.language.verdict import Verdict
 from tpscope.prove.scenarios import parse
 from tpscope.recommend import rank
 from tpscope.recommend.ask import RULES, Asked, Wanted, layouts, wanted
-from tpscope.recommend.config import WRITTEN, Settings, written
+from tpscope.recommend.config import WRITTEN, written
 from tpscope.recommend.result import UNMEASURED, Candidate, Recommendation, Standing
-from tpscope.recommend.trial import Say, Trials, write
+from tpscope.recommend.trial import Say, Trials, first, write
 
 
 def candidates(asked: Asked) -> list[Target]:
@@ -118,7 +118,8 @@ def _check(item: Candidate, asked: Asked, targets: list[Target], trials: Trials,
 
 def _problem(found: Check) -> str:
     """What stands in the way of recommending a config, "" if nothing does."""
-    loud = [item for item in found.findings if item.severity is not Severity.NOTE]
+    # Every key was written here: one that nothing reads would promise what is not done.
+    loud = [item for item in found.findings if item.severity is not Severity.NOTE or item.source == "keys"]
     if loud:
         return "; ".join(f"{item.what}: {item.why}" for item in loud[:3])
     if found.layout.get("tp", 1) > 1 and found.verdict is not Verdict.EQUAL:
@@ -147,8 +148,8 @@ def _nearest(result: Recommendation, asked: Asked, targets: list[Target], trials
     for framework in dict.fromkeys(item.framework for item in own):
         target = next(target for target in targets if target.id == framework)
         alone = Layout(dp_shard=asked.world)
-        where = environment(target, lambda text: trials.say("install", text))
-        settings = Settings(lora=trials.want.lora)
+        where = trials.place(target)
+        settings, _ = first(target, where, trials.want)
         text = written(target, where, trials.want.spec, trials.want.reference, alone, settings)
         item = Candidate(framework, {}, {}, config=text)
         if not _problem(_check(item, asked, targets, trials, prove=False)):

@@ -13,6 +13,7 @@ from tpscope.compare.differences import find
 from tpscope.compare.run import Pool, Question
 from tpscope.errors import UserError
 from tpscope.frameworks.registry import Target
+from tpscope.frameworks.runner import Environment
 from tpscope.frameworks.targets import environment
 from tpscope.frameworks.world import Worlds
 from tpscope.language.answer import FrameworkAnswer
@@ -24,7 +25,7 @@ from tpscope.models.read import read
 from tpscope.models.spec import Intent, ModelSpec
 from tpscope.prove import run as prove
 from tpscope.recommend.ask import Wanted
-from tpscope.recommend.config import Settings, written
+from tpscope.recommend.config import Settings, clips, optional, written
 from tpscope.recommend.result import Candidate, KnownBug
 
 Say = Callable[[str, str], None]
@@ -55,26 +56,29 @@ class Trials:
 
     def _of(self, target: Target, layouts: list[Layout], worlds: Worlds) -> Iterator[Candidate]:
         for wanted in layouts:
-            settings = Settings(lora=self.want.lora)
-            left_out: list[str] = []
+            settings, left_out = first(target, self.place(target), self.want)
             while True:
                 candidate = self._one(target, wanted, settings, left_out, worlds)
                 yield candidate
                 failed = candidate.failed.scenario if candidate.failed else ""
-                if failed not in _OWN:
+                if candidate.failed is None or failed not in optional(target):
                     break
-                settings, left_out = _OWN[failed](settings), [*left_out, failed]
+                settings, left_out = _OWN[failed](settings), {**left_out, failed: candidate.reason}
             if candidate.equal or failed in ("plain", "lora", "sequence-parallel"):
                 # The other layout differs in FSDP and in the size of tp, and what failed needs neither.
                 return
 
+    def place(self, target: Target) -> Environment:
+        """What a target runs in; installed if it is not there yet."""
+        return environment(target, lambda text: self.say("install", text))
+
     def _one(
-        self, target: Target, wanted: Layout, settings: Settings, left_out: list[str], worlds: Worlds
+        self, target: Target, wanted: Layout, settings: Settings, left_out: dict[str, str], worlds: Worlds
     ) -> Candidate:
-        where = environment(target, lambda text: self.say("install", text))
+        where = self.place(target)
         text = written(target, where, self.want.spec, self.want.reference, wanted, settings)
         candidate = Candidate(
-            target.id, layout.shown(wanted), asdict(settings), left_out=list(left_out), config=text
+            target.id, layout.shown(wanted), asdict(settings), left_out=dict(left_out), config=text
         )  # fmt: skip
         path = write(self.folder, target, text)
         spec, intent = read(str(path), self.trusted)
@@ -126,6 +130,14 @@ class Trials:
             self.say("run" if answer is None else "done", f"{asked.target.id} {asked.scenario.name} tp={asked.tp}")
 
         return prove.run([case], prove.Options(fresh=self.fresh), self.say, watch, worlds).cases[0]
+
+
+def first(target: Target, place: Environment, want: Wanted) -> tuple[Settings, dict[str, str]]:
+    """The settings to begin with: all, but for those that this version takes no key for."""
+    settings = Settings(lora=want.lora)
+    if clips(target, place):
+        return settings, {}
+    return replace(settings, clip=None), {"clip": f"{target.id} reads no clip_grad_norm and does not clip"}
 
 
 def write(folder: Path, target: Target, text: str) -> Path:
@@ -201,10 +213,14 @@ def _shows(bug: bugs.Bug, candidate: Candidate, column: FrameworkAnswer, spec: M
 def _mends(candidate: Candidate, want: Wanted) -> list[str]:
     """What would let a candidate in: a mend that a proof confirmed, a version that has it mended, a wish less."""
     failed = candidate.failed
-    found = [item.mend for item in failed.diagnosis if item.repaired and item.mend] if failed else []
-    for bug in candidate.bugs:
-        if bug.shown and bug.fixed:
-            found.append(f"take {bug.package} {bug.fixed}, which has it mended (bugs/{bug.id})")
+    found = [
+        f"take {bug.package} {bug.fixed}, which has it mended (bugs/{bug.id})"
+        for bug in candidate.bugs
+        if bug.shown and bug.fixed
+    ]
+    for item in failed.diagnosis if failed else []:
+        if item.repaired and item.mend:
+            found.append(f"{item.mend} ({item.where})" if item.where else item.mend)
     equal = {case.scenario for case in candidate.cases if case.verdict is Verdict.EQUAL}
     wishes = {"lora": want.lora is not None, "sequence-parallel": want.sequence_parallel}
     for name, wished in wishes.items():

@@ -110,7 +110,8 @@ def _checked(result: Recommendation) -> str:
     assert found is not None
     notes = [item.what for item in found.findings if item.severity is Severity.NOTE]
     more = f"; notes: {'; '.join(notes)}" if notes else ""
-    return f"{found.runs.value.upper()}, {verdict(found)}: nothing to change was found ({found.command}){more}"
+    said = verdict(found).removesuffix(", on the paths below")
+    return f"{found.runs.value.upper()}, {said}: nothing to change was found ({found.command}){more}"
 
 
 def _labelled(label: str, text: str, style: str) -> RenderableType:

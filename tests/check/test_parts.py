@@ -11,6 +11,7 @@ from tpscope.language.layout import Layout
 from tpscope.language.proof import ProofAnswer
 from tpscope.language.verdict import Verdict
 from tpscope.models.read import read
+from tpscope.models.spec import Intent
 from tpscope.render import check as page
 
 AXOLOTL = """base_model: meta-llama/Llama-3.1-8B
@@ -86,6 +87,17 @@ def test_scenarios_follow_from_the_keys(file):
     assert set(implied(intent, spec, Layout(tp=2, dp_shard=4, cp=2, sequence_parallel=True))) == {
         "accumulate", "clip", "cp", "fsdp", "sequence-parallel"
     }  # fmt: skip
+
+
+def test_a_nemo_recipe_clips_unless_it_is_told_not_to(file):
+    spec, _ = read(str(file(AXOLOTL)))
+
+    def ways(settings):
+        return implied(Intent("nemo", settings=settings), spec, Layout(tp=2))
+
+    assert ways({}) == {"clip": "clip_grad_norm.max_norm"}
+    assert ways({"clip_grad_norm.max_norm": 0.5}) == {"clip": "clip_grad_norm.max_norm"}
+    assert ways({"clip_grad_norm.max_norm": 0.0}) == {}
 
 
 def test_cases_are_plain_each_alone_and_all_together(file):

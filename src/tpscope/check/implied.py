@@ -57,7 +57,9 @@ def _nemo(settings: dict[str, Any], layout: Layout) -> dict[str, str]:
     whole, local = (_number(settings.get(f"step_scheduler.{key}")) for key in ("global_batch_size", "local_batch_size"))
     if whole > max(local, 1) * layout.dp_shard * layout.dp_replicate:
         found["accumulate"] = "step_scheduler.global_batch_size"
-    if _number(settings.get("clip_grad_norm.max_norm")) > 0:
+    # NeMo's recipe clips at 1.0 where nothing is said.
+    stated = settings.get("clip_grad_norm.max_norm")
+    if stated is None or _number(stated) > 0:
         found["clip"] = "clip_grad_norm.max_norm"
     if settings.get("distributed.activation_checkpointing") not in (None, False):
         found["checkpoint"] = "distributed.activation_checkpointing"

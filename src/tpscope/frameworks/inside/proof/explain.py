@@ -74,6 +74,8 @@ def fits(mine: torch.Tensor, whole: torch.Tensor, tolerance: float = TOLERANCE) 
 
 def simple(factor: float) -> float:
     """A factor that is a whole number, or one over a whole number, but for noise, is that number."""
+    if not factor:
+        return factor
     for value in (float(round(factor)), 1 / round(1 / factor) if abs(factor) < 1.5 and round(1 / factor) else 0.0):
         if value and abs(factor - value) < 1e-3 * abs(value):
             return value

@@ -142,7 +142,10 @@ def relation(scene: Scene, name: str) -> tuple[str, str, float] | None:
 
 
 def _weights(mine: torch.Tensor, parts: list[torch.Tensor]) -> list[float] | None:
-    """How often each micro-batch's gradient is in `mine`; None if no such numbers explain it."""
+    """How often each micro-batch's gradient is in `mine`; None if no such numbers explain it, or where a micro-batch
+    gives none (an expert that it does not reach)."""
+    if not all(bool(part.any()) for part in parts):
+        return None
     columns = torch.stack([part.flatten() for part in parts], 1)
     solution = torch.linalg.lstsq(columns, mine.flatten()[:, None]).solution[:, 0]
     if float((columns @ solution - mine.flatten()).norm()) > 1e-3 * float(mine.norm()):

@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -104,10 +105,17 @@ def _answer(family: str, work: Work, answer: ProofAnswer, keep: Callable[[], Non
         found, deliberate = failure(error, work.phase, request.roots)
         answer.error = found
         answer.verdict = _VERDICTS[status_of(error, found, deliberate)]
+        if _NARROWER.search(found.message):
+            found.message = f"this code does not run in float64, in which proofs run: {found.message}"
+            answer.verdict = Verdict.UNSUPPORTED
         if answer.verdict == Verdict.CRASHED:
             answer.rank_errors[str(work.rank)] = "".join(traceback.format_exception(error))[-6000:]
     if answer.error is not None:
         answer.sentence = answer.error.message
+
+
+# What torch says where code mixes in a narrower dtype than the float64 that we gave all weights.
+_NARROWER = re.compile(r"\b(Double|float64|c10::Float != double)\b")
 
 
 def _finite(value: Any) -> Any:

@@ -84,8 +84,8 @@ def section(study: Study) -> list[str]:
         lines += [f"Note on `{run.question.model}`: {note}" for note in run.question.notes]
     lines += ["", "### At a glance", ""]
     lines += table(
-        "One comparison a row, TP=2: the level that gave the plan, and what its run says against it (\"wrong\" and "
-        "\"stops\" are explained in section 11).",
+        f"One comparison a row, TP={study.tp}: the level that gave the plan, and what its run says against it "
+        "(\"wrong\" and \"stops\" are explained in section 11).",
         ["model", *study.frameworks],
         [[f"`{run.question.model}`", *(standing(run, key) for key in study.frameworks)] for run in study.of(PLAIN)],
     )  # fmt: skip
@@ -113,7 +113,7 @@ def _short(study: Study, key: str) -> str:
     for run, column in columns:
         if column.status != Status.OK:
             failed.setdefault(column.status.value, []).append(f"`{run.question.model}`")
-    words = [f"- **{key}** sharded {len(sharded)} of {len(columns)} models at TP=2 ({by})"]
+    words = [f"- **{key}** sharded {len(sharded)} of {len(columns)} models at TP={study.tp} ({by})"]
     words += [f"{status}: {listed(models)}" for status, models in failed.items()]
     counts = Counter(item.severity for item in merged(findings(study)) if item.framework == key)
     words.append(

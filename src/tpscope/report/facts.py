@@ -63,8 +63,9 @@ class Study:
         return {name: sorted(versions, key=_age) for name, versions in found.items()}
 
     def newest(self) -> list[str]:
-        """The newest version of each family."""
-        return [versions[-1] for versions in self.families().values()]
+        """The newest version of each family, of those whose sources are there."""
+        there = {row.framework for row in self.sources}
+        return [[key for key in keys if key in there or not there & set(keys)][-1] for keys in self.families().values()]
 
     def cited(self, framework: str, what: str) -> list[Cited]:
         """What was read in a framework's source."""

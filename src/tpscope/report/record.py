@@ -53,9 +53,9 @@ def record(
             row = _run_row(run, compare(question(run.model, _wishes(run)), targets, pool), frameworks, made)
             rows.append(_with_missing(row, frameworks, missing))
     named: dict[str, set[str]] = {target.id: set() for target in targets}
-    for row in rows:
-        assert isinstance(row, RunRow)
-        for column in (column for column in row.answers if column.id in named):
+    for run_row in rows:
+        assert isinstance(run_row, RunRow)
+        for column in (column for column in run_row.answers if column.id in named):
             named[column.id] |= set(column.ran) | {line.path for line in _single_lines(column)}
     for target in targets:
         say(f"reading the source of {target.id}")
@@ -71,7 +71,7 @@ def _installed(targets: list[Target], pool: Pool) -> tuple[list[Target], dict[st
         try:
             pool.prepare([target])
         except UserError as error:
-            missing[target.id] = str(error)
+            missing[target.id] = str(error).replace(target.id, "it")
         else:
             there.append(target)
     if not there:

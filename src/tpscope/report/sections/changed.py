@@ -79,7 +79,7 @@ def _seen(study: Study, change: Change) -> str:
     plain = [run.question.model for run in study.of(PLAIN)]
     groups: dict[str, list[str]] = {}
     for run in change.runs:
-        kind = f"TP={run.question.layout.tp}" if run.question.kind == PLAIN else str(run.question.layout)
+        kind = str(run.question.layout)
         if run.question.lora:
             kind += " with LoRA"
         groups.setdefault(kind, []).append(run.question.model)

@@ -125,6 +125,8 @@ def _short(study: Study, key: str) -> str:
 def _versions(study: Study, framework: str) -> list[str]:
     packages = study.packages(framework)
     cells = [packages.get(name, ABSENT) for name in ("transformers", "accelerate", "peft", "torch")]
+    if not packages:
+        return [framework, *cells, "not run"]
     outside = [item for column in study.columns(framework) for item in column.outside_pin if item["package"] == "torch"]
     return [framework, *cells, f"`{outside[0]['declared']}`: ran outside it" if outside else "ran inside its range"]
 

@@ -12,7 +12,7 @@ import tpscope
 SOURCE = Path(tpscope.__file__).parent
 # A room may import the rooms after it, never those before it.
 ROOMS = (
-    "cli", "cli_check", "cli_prove", "cli_report", "report", "render", "check", "prove", "compare", "frameworks",
+    "cli", "cli_check", "cli_report", "cli_prove", "report", "render", "check", "prove", "compare", "frameworks",
     "models", "bugs", "language", "errors",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -146,7 +146,7 @@ class _Writer:
         label = re.sub(r'["<>&`]', "", said)[:120]
         return (
             f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
-            f'{html.replace("<table>", f"""<table class="sortable">""", 1)}</div>'
+            f'{html.replace("<table>", """<table class="sortable">""", 1)}</div>'
         )
 
     def _list(self, tokens: list[Token]) -> str:

@@ -48,8 +48,9 @@ _UNMEASURED = (
 def section(study: Study) -> list[str]:
     """Versions, models, the state of every pair, the words used."""
     titles = " and ".join(families()[name].title for name in study.families() if name in families())
+    verb = "implement" if len(study.families()) > 1 else "implements"
     lines = [
-        f"How {titles} implement tensor parallelism, found out by running their own code: {len(study.runs)} "
+        f"How {titles} {verb} tensor parallelism, found out by running their own code: {len(study.runs)} "
         f"comparisons of {len(study.frameworks)} framework versions. This text, its tables and its diagrams are "
         "made by a program from the recorded answers; no verdict, plan or figure is typed by hand. What no run has "
         "answered yet says so, with the verb that will.",

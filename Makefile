@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TPSCOPE := $(BIN)/tpscope
 
-.PHONY: compare study test check sweep clean
+.PHONY: compare report study test check sweep clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test      set up and run the tests"
 	@echo "make check     lint, types, and whether generated documents match the recorded runs"
 	@echo "make study     run what the study needs and write docs/analysis and specs/"
+	@echo "make report    the whole study with TP=2 and 8, as Markdown and as one page, into out/"
 	@echo "make sweep     catalog x framework versions (x scenarios, proved: an hour) into results/, and the pages from it"
 
 .venv/ready: pyproject.toml constraints.txt
@@ -26,6 +27,9 @@ compare: .venv/ready
 	@$(TPSCOPE) frameworks install nemo@0.7.0 axolotl@0.19.0
 	@$(TPSCOPE) compare llama-3.1-8b --tp 2 --with nemo@0.7.0 --with axolotl@0.19.0 \
 	    --html out/compare.html --json out/compare.json
+
+report: .venv/ready
+	$(TPSCOPE) report -o out
 
 study: .venv/ready
 	$(BIN)/python -m tpscope.report.study

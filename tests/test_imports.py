@@ -12,9 +12,8 @@ import tpscope
 SOURCE = Path(tpscope.__file__).parent
 # A room may import the rooms after it, never those before it.
 ROOMS = (
-    "cli", "cli_check", "cli_prove", "cli_recommend", "report", "render", "recommend", "check", "prove", "compare",
-    "frameworks", "models", "bugs", "language",
-    "errors",
+    "cli", "cli_check", "cli_recommend", "cli_report", "cli_prove", "report", "render", "recommend", "check", "prove",
+    "compare", "frameworks", "models", "bugs", "language", "errors",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -233,7 +233,7 @@ def _reason(words: str) -> str:
             "the package index cannot be reached; check the network, or put wheels into a folder and set TPSCOPE_WHEELS"
         )
     if "no version of" in lowered or "no solution" in lowered:
-        return f"no such set of packages: {words[:300]}"
+        return f"no such set of packages: {words.rpartition('error: ')[2][:300]}"
     return words[:400] or "see the messages above"
 
 

@@ -67,11 +67,24 @@ def write(target: str, text: str) -> None:
     if target == "-":
         sys.stdout.write(text + "\n")
         return
-    path = Path(target)
+    write_all({Path(target): text})
+
+
+def write_all(texts: Mapping[Path, str]) -> None:
+    """Write several files, all of them or none: none is put in place before all are written. Raises UserError."""
+    partials: dict[Path, Path] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(0, "it is a folder")
+            partials[path] = path.with_name(f".{path.name}.{os.getpid()}")
+            partials[path].write_text(text, encoding="utf-8")
+        for path, partial in partials.items():
+            partial.replace(path)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); name another file") from error
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from packaging.version import Version
+
 from tpscope.compare.result import Difference
 from tpscope.language.verdict import Severity, Status
 from tpscope.report import prove_rows
@@ -31,9 +33,14 @@ class Study:
         return [run for run in self.runs if run.question.kind == kind]
 
     def plain(self, model: str = EXAMPLE) -> RunRow | None:
-        """The run of one model at TP=2 and nothing else; the first model's if that model was not asked."""
+        """The run of one model at the first tp size and nothing else, None if that model was not asked."""
         runs = self.of(PLAIN)
         return next((run for run in runs if run.question.model == model), None)
+
+    @property
+    def tp(self) -> int:
+        """The tp size at which every model was asked."""
+        return next((run.question.layout.tp for run in self.of(PLAIN)), 2)
 
     def example(self) -> RunRow | None:
         """The model that stands for all where one is shown in full."""
@@ -53,11 +60,12 @@ class Study:
         found: dict[str, list[str]] = {}
         for identifier in self.frameworks:
             found.setdefault(identifier.partition("@")[0], []).append(identifier)
-        return found
+        return {name: sorted(versions, key=_age) for name, versions in found.items()}
 
     def newest(self) -> list[str]:
-        """The newest version of each family."""
-        return [versions[-1] for versions in self.families().values()]
+        """The newest version of each family, of those whose sources are there."""
+        there = {row.framework for row in self.sources}
+        return [[key for key in keys if key in there or not there & set(keys)][-1] for keys in self.families().values()]
 
     def cited(self, framework: str, what: str) -> list[Cited]:
         """What was read in a framework's source."""
@@ -70,6 +78,10 @@ class Study:
     def packages(self, framework: str) -> dict[str, str]:
         """Packages and versions that a framework ran with."""
         return next((column.packages for column in self.columns(framework) if column.packages), {})
+
+
+def _age(identifier: str) -> Version:
+    return Version(identifier.partition("@")[2].partition("+")[0])
 
 
 def label(run: RunRow) -> str:

@@ -202,7 +202,18 @@ def read(root: Path) -> list[Row]:
     path = root / PROOFS
     if not path.is_file():
         return []
-    return [_READ[json.loads(text)["row"]].validate_json(text) for text in path.read_text("utf-8").splitlines() if text]
+    return [read_line(text) for text in path.read_text("utf-8").splitlines() if text]
+
+
+def is_row(text: str) -> bool:
+    """True if a line of JSON is one of these rows."""
+    return json.loads(text)["row"] in _READ
+
+
+def read_line(text: str) -> Row:
+    """The row of one line of JSON."""
+    row: Row = _READ[json.loads(text)["row"]].validate_json(text)
+    return row
 
 
 def write(root: Path, rows: Iterable[Row]) -> None:

@@ -16,11 +16,13 @@ from tpscope.compare.ask import Wishes, question
 from tpscope.compare.join import canonical
 from tpscope.compare.result import Comparison, Difference
 from tpscope.compare.run import Pool, compare
+from tpscope.errors import NoFramework, UserError
 from tpscope.frameworks.registry import Target
 from tpscope.frameworks.targets import resolve
 from tpscope.language.answer import Failure, FrameworkAnswer, ParameterRow, Selection, TrailLine
 from tpscope.language.layout import Layout, Lora
 from tpscope.language.plan import wildcard
+from tpscope.language.verdict import Severity, Status
 from tpscope.report.rows import Column, Group, Provenance, Question, Row, RunRow
 from tpscope.report.runs import Run
 from tpscope.report.sources import source_row
@@ -35,15 +37,21 @@ _VARYING = (
 )
 
 
-def record(runs: Iterable[Run], frameworks: tuple[str, ...], say: Callable[[str], None]) -> list[Row]:
-    """Run everything (what was run before comes from the cache) and read the sources of the files that ran."""
+def record(
+    runs: Iterable[Run], frameworks: tuple[str, ...], say: Callable[[str], None], fresh: bool = False
+) -> list[Row]:
+    """Run everything (what was run before comes from the cache) and read the sources of the files that ran.
+
+    A framework version that cannot be installed is a column that says so. Raises UserError if that is all of them.
+    """
     made = provenance()
-    targets = resolve(list(frameworks), None)
     rows: list[Row] = []
-    with Pool(lambda kind, text: say(text) if kind == "install" else None) as pool:
+    with Pool(lambda kind, text: say(text) if kind == "install" else None, fresh) as pool:
+        targets, missing = _installed(resolve(list(frameworks), None), pool)
         for run in runs:
             say(run.command(frameworks))
-            rows.append(_run_row(run, compare(question(run.model, _wishes(run)), targets, pool), frameworks, made))
+            row = _run_row(run, compare(question(run.model, _wishes(run)), targets, pool), frameworks, made)
+            rows.append(_with_missing(row, frameworks, missing))
     return [*rows, *_sources(rows, targets, made, say)]
 
 
@@ -55,9 +63,9 @@ def reread(rows: Iterable[Row], frameworks: tuple[str, ...], say: Callable[[str]
 
 def _sources(rows: Iterable[Row], targets: list[Target], made: Provenance, say: Callable[[str], None]) -> list[Row]:
     named: dict[str, set[str]] = {target.id: set() for target in targets}
-    for row in rows:
-        assert isinstance(row, RunRow)
-        for column in row.answers:
+    for run_row in rows:
+        assert isinstance(run_row, RunRow)
+        for column in (column for column in run_row.answers if column.id in named):
             named[column.id] |= set(column.ran) | {line.path for line in _single_lines(column)}
     found: list[Row] = []
     for target in targets:
@@ -66,10 +74,42 @@ def _sources(rows: Iterable[Row], targets: list[Target], made: Provenance, say: 
     return found
 
 
+def _installed(targets: list[Target], pool: Pool) -> tuple[list[Target], dict[str, str]]:
+    """The targets that are there or could be installed, and of the others the reason by id."""
+    there: list[Target] = []
+    missing: dict[str, str] = {}
+    for target in targets:
+        try:
+            pool.prepare([target])
+        except UserError as error:
+            missing[target.id] = str(error).replace(target.id, "it")
+        else:
+            there.append(target)
+    if not there:
+        raise NoFramework(f"no framework could be run: {'; '.join(missing.values())}")
+    return there, missing
+
+
+def _with_missing(row: RunRow, frameworks: tuple[str, ...], missing: dict[str, str]) -> RunRow:
+    """A row with a column, and a finding, for each version that could not be installed."""
+    for key, reason in missing.items():
+        row.answers.append(
+            Column(key, Status.UNSUPPORTED, Failure("NotInstalled", steady(reason), "installation", None))
+        )
+    row.answers.sort(key=lambda column: frameworks.index(column.id))
+    values = {column.id: column.status.value for column in row.answers}
+    told = [
+        Difference("status", values, f"{key}: is not there: {steady(reason)}", Severity.BLOCKS)
+        for key, reason in missing.items()
+    ]
+    row.differences = sorted([*row.differences, *told], key=lambda item: list(Severity).index(item.severity))
+    return row
+
+
 def _single_lines(column: Column) -> list[TrailLine]:
     """Lines that an answer names beside its traces."""
     errors = [error.where for error in (column.error, column.loop_error) if error]
-    return [line for line in [*errors, column.head.where] if line]
+    return [line for line in [*errors, column.head.where, column.head.retied_at] if line]
 
 
 def provenance() -> Provenance:

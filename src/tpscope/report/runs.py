@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tpscope.language.layout import Layout
 
@@ -52,10 +52,38 @@ class Run:
         return " ".join(words)
 
 
-RUNS = (
-    *(Run(PLAIN, model, Layout(tp=2)) for model in MODELS),
-    Run(WIDE, EXAMPLE, Layout(tp=8)),
-    *(Run(SEQUENCE, model, Layout(tp=2, sequence_parallel=True)) for model in WITH_SEQUENCE_PARALLEL),
-    *(Run(ADAPTERS, model, Layout(tp=2), LORA) for model in WITH_LORA),
-    *(Run(MESH, EXAMPLE, layout) for layout in LAYOUTS),
-)
+@dataclass(frozen=True)
+class Set:
+    """What a study or a report asks: every model at the first tp size, and a choice of models and layouts beyond it.
+
+    `wide` are the models that are asked at the other tp sizes too; None stands for all of them.
+    """
+
+    frameworks: tuple[str, ...] = FRAMEWORKS
+    models: tuple[str, ...] = MODELS
+    tps: tuple[int, ...] = (2, 8)
+    wide: tuple[str, ...] | None = None
+
+    def runs(self) -> tuple[Run, ...]:
+        """Its comparisons, in the order in which they are recorded."""
+        first, *others = self.tps
+        wide = self.models if self.wide is None else self.wide
+        (example, *_) = self._chosen((EXAMPLE,))
+        return (
+            *(Run(PLAIN, model, Layout(tp=first)) for model in self.models),
+            *(Run(WIDE, model, Layout(tp=tp)) for tp in others for model in wide),
+            *(
+                Run(SEQUENCE, model, Layout(tp=first, sequence_parallel=True))
+                for model in self._chosen(WITH_SEQUENCE_PARALLEL)
+            ),
+            *(Run(ADAPTERS, model, Layout(tp=first), LORA) for model in self._chosen(WITH_LORA)),
+            *(Run(MESH, example, replace(layout, tp=first)) for layout in LAYOUTS),
+        )
+
+    def _chosen(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of `wanted` that are among the models; the first model if none is."""
+        return tuple(model for model in wanted if model in self.models) or self.models[:1]
+
+
+STUDY, REPORT = Set(wide=(EXAMPLE,)), Set()
+RUNS = STUDY.runs()

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tpscope.errors import UserError
-from tpscope.report import prove_rows, specification
+from tpscope.frameworks.registry import families
+from tpscope.report import changes, prove_rows, specification
 from tpscope.report.facts import Study
 from tpscope.report.rows import Row, RunRow, read, write
 from tpscope.report.runs import FRAMEWORKS, RUNS, Run
@@ -22,6 +23,7 @@ from tpscope.report.sections import (
     adapters,
     appendix,
     architecture,
+    changed,
     configuration,
     hugging_face,
     mesh,
@@ -52,24 +54,48 @@ APPENDICES: tuple[tuple[str, Section], ...] = (
 )  # fmt: skip
 
 
-def page(rows: list[Row], proofs: Iterable[prove_rows.Row] = ()) -> str:
-    """The study as Markdown: a pure function of the recorded rows, and of the bug book where it explains a proof."""
+MADE = (
+    f"Made from {ROWS} and {prove_rows.PROOFS} by `python -m tpscope.report.study --generate`; edits here are lost and "
+    "fail `make check`."
+)
+
+
+def page(rows: list[Row], proofs: Iterable[prove_rows.Row] = (), made: str = MADE) -> str:
+    """The study as Markdown: a pure function of the recorded rows, and of the bug book where it explains a proof.
+
+    `made` is the comment that says what it was made from.
+    """
     study = Study(rows, proofs)
-    lines = [
-        "# NeMo AutoModel and Axolotl: how each implements tensor parallelism",
-        "",
-        f"<!-- Made from {ROWS} and {prove_rows.PROOFS} by `python -m tpscope.report.study --generate`; edits here are "
-        "lost and fail `make check`. -->",
-        "",
-        *_dated(study),
-        "## Contents",
-        "",
-        *(f"- [{title}](#{anchor(title)})" for title, _ in (*SECTIONS, *APPENDICES)),
-        "",
-    ]
-    for title, section in (*SECTIONS, *APPENDICES):
+    parts = chapters(study)
+    lines = [f"# {_title(study)}", "", f"<!-- {made} -->", "", *_dated(study), "## Contents", ""]
+    lines += [*(f"- [{title}](#{anchor(title)})" for title, _ in parts), ""]
+    for title, section in parts:
         lines += [f"## {title}", "", *section(study)]
     return _tidy(lines)
+
+
+def chapters(study: Study) -> tuple[tuple[str, Section], ...]:
+    """Sections and appendices in order. What changed leads where all columns are versions of one framework."""
+    if not changes.pairs(study):
+        return (*SECTIONS, *APPENDICES)
+    versions = (changed.TITLE, changed.section)
+    if len(study.families()) == 1:
+        return (versions, *SECTIONS, *APPENDICES)
+    return (*SECTIONS, versions, *APPENDICES)
+
+
+def part(rows: list[Row], proofs: Iterable[prove_rows.Row], title: str) -> str:
+    """One section or appendix as Markdown, by its title. It may be one that these rows do not call for."""
+    study = Study(rows, proofs)
+    sections = dict((*SECTIONS, (changed.TITLE, changed.section), *APPENDICES))
+    return _tidy([f"## {title}", "", *sections[title](study)])
+
+
+def _title(study: Study) -> str:
+    names = [families()[name].title if name in families() else name for name in study.families()]
+    if len(names) == 1 and (versions := next(iter(study.families().values()))) and len(versions) > 1:
+        return f"{names[0]}, {versions[0]} to {versions[-1]}: what changed in tensor parallelism"
+    return f"{' and '.join(names)}: how each implements tensor parallelism" if names else "Tensor parallelism"
 
 
 def _dated(study: Study) -> list[str]:

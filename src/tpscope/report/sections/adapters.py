@@ -21,7 +21,7 @@ def section(study: Study) -> list[str]:
     keys, lora = study.frameworks, runs[0].question.lora
     asked = f"r={lora.r}, alpha={lora.alpha}, targets {', '.join(lora.targets)}" if lora else "LoRA"
     lines = table(
-        f"Asked for with TP=2: {asked}. Adapted modules counted on the full-size model.",
+        f"Asked for with TP={study.tp}: {asked}. Adapted modules counted on the full-size model.",
         ["model", *keys],
         [[f"`{run.question.model}`", *(_fate(run.column(key)) for key in keys)] for run in runs],
     )

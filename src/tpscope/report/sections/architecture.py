@@ -21,7 +21,8 @@ def section(study: Study) -> list[str]:
     model, keys = run.question.model, study.frameworks
     lines = ["### Whose code does what", ""]
     lines += table(
-        f"From the answers for `{model}` at TP=2: the objects and functions that took part, as they name themselves.",
+        f"From the answers for `{model}` at TP={study.tp}: the objects and functions that took part, as they name "
+        "themselves.",
         ["step", *keys],
         [
             ["model class", *(_named(run, key, lambda column: column.model_class) for key in keys)],

@@ -17,8 +17,8 @@ def section(study: Study) -> list[str]:
     """Versions, when the Hugging Face plan is asked, classes, the engine that ran."""
     keys = study.frameworks
     lines = table(
-        "From the answers at TP=2: when the selection asks Hugging Face's plan (found by experiment), for which "
-        "models that plan was taken, and whose model classes ran.",
+        f"From the answers at TP={study.tp}: when the selection asks Hugging Face's plan (found by experiment), "
+        "for which models that plan was taken, and whose model classes ran.",
         [
             "framework",
             "transformers",

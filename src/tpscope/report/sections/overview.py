@@ -48,8 +48,9 @@ _UNMEASURED = (
 def section(study: Study) -> list[str]:
     """Versions, models, the state of every pair, the words used."""
     titles = " and ".join(families()[name].title for name in study.families() if name in families())
+    verb = "implement" if len(study.families()) > 1 else "implements"
     lines = [
-        f"How {titles} implement tensor parallelism, found out by running their own code: {len(study.runs)} "
+        f"How {titles} {verb} tensor parallelism, found out by running their own code: {len(study.runs)} "
         f"comparisons of {len(study.frameworks)} framework versions. This text, its tables and its diagrams are "
         "made by a program from the recorded answers; no verdict, plan or figure is typed by hand. What no run has "
         "answered yet says so, with the verb that will.",
@@ -84,8 +85,8 @@ def section(study: Study) -> list[str]:
         lines += [f"Note on `{run.question.model}`: {note}" for note in run.question.notes]
     lines += ["", "### At a glance", ""]
     lines += table(
-        "One comparison a row, TP=2: the level that gave the plan, and what its run says against it (\"wrong\" and "
-        "\"stops\" are explained in section 11).",
+        f"One comparison a row, TP={study.tp}: the level that gave the plan, and what its run says against it "
+        "(\"wrong\" and \"stops\" are explained in section 11).",
         ["model", *study.frameworks],
         [[f"`{run.question.model}`", *(standing(run, key) for key in study.frameworks)] for run in study.of(PLAIN)],
     )  # fmt: skip
@@ -113,7 +114,7 @@ def _short(study: Study, key: str) -> str:
     for run, column in columns:
         if column.status != Status.OK:
             failed.setdefault(column.status.value, []).append(f"`{run.question.model}`")
-    words = [f"- **{key}** sharded {len(sharded)} of {len(columns)} models at TP=2 ({by})"]
+    words = [f"- **{key}** sharded {len(sharded)} of {len(columns)} models at TP={study.tp} ({by})"]
     words += [f"{status}: {listed(models)}" for status, models in failed.items()]
     counts = Counter(item.severity for item in merged(findings(study)) if item.framework == key)
     words.append(
@@ -125,6 +126,8 @@ def _short(study: Study, key: str) -> str:
 def _versions(study: Study, framework: str) -> list[str]:
     packages = study.packages(framework)
     cells = [packages.get(name, ABSENT) for name in ("transformers", "accelerate", "peft", "torch")]
+    if not packages:
+        return [framework, *cells, "not run"]
     outside = [item for column in study.columns(framework) for item in column.outside_pin if item["package"] == "torch"]
     return [framework, *cells, f"`{outside[0]['declared']}`: ran outside it" if outside else "ran inside its range"]
 

@@ -40,8 +40,8 @@ def section(study: Study) -> list[str]:
     )
     lines += ["### Which level gave the plan", ""]
     lines += table(
-        "The level that the selection of each framework took for each model at TP=2, and the function or line that "
-        "holds the plan.",
+        f"The level that the selection of each framework took for each model at TP={study.tp}, and the function or "
+        "line that holds the plan.",
         ["model", *study.frameworks],
         [
             [f"`{run.question.model}`", *(_level(run.column(key)) for key in study.frameworks)]
@@ -119,8 +119,8 @@ def _plans(study: Study) -> list[str]:
     tables = {key: _by_module(run.column(key)) for key in keys}
     names = dict.fromkeys(name for found in tables.values() for name in found)
     lines = table(
-        f"`{run.question.model}` at TP=2: the style of each module as the framework names it, with the layouts that "
-        "it takes and gives, from the rules that decided about a parameter.",
+        f"`{run.question.model}` at TP={study.tp}: the style of each module as the framework names it, with the "
+        "layouts that it takes and gives, from the rules that decided about a parameter.",
         ["module", *keys],
         [[f"`{name}`", *(_style(tables[key].get(name)) for key in keys)] for name in names],
     )  # fmt: skip

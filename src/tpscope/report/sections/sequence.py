@@ -19,8 +19,8 @@ def section(study: Study) -> list[str]:
     if not runs:
         return [not_yet("compare").capitalize() + ".", ""]
     lines = table(
-        "Asked for with TP=2: what each framework did, told by the rules of its plan that keep activations sharded "
-        "over the sequence, by what it left aside, and by what it raised.",
+        f"Asked for with TP={study.tp}: what each framework did, told by the rules of its plan that keep "
+        "activations sharded over the sequence, by what it left aside, and by what it raised.",
         ["model", *study.frameworks],
         [[f"`{run.question.model}`", *(_fate(run.column(key)) for key in study.frameworks)] for run in runs],
     )

@@ -46,8 +46,8 @@ def section(study: Study) -> list[str]:
     )
     lines += ["### Clear of findings", ""]
     lines += table(
-        "At TP=2, by rule: clear where the framework answered and no finding of the table above is about it for "
-        "that model; else how many there are, by severity. "
+        f"At TP={study.tp}, by rule: clear where the framework answered and no finding of the table above is about "
+        "it for that model; else how many there are, by severity. "
         '"Clear" says that nothing was found on these paths, not that the sharded model was proven equal.',
         ["model", *study.frameworks],
         [
@@ -61,7 +61,7 @@ def section(study: Study) -> list[str]:
     lines += ["### Trade-offs", ""]
     lines += table(
         f"Differences between {' and '.join(study.newest())} that cost memory or traffic or merely differ, for all "
-        "models at TP=2 where both answered.",
+        f"models at TP={study.tp} where both answered.",
         ["severity", "subject", *study.newest(), "models"],
         _trade_offs(study),
     )
@@ -107,7 +107,7 @@ def _seen(study: Study, item: Merged) -> str:
     plain = [run.question.model for run in study.of(PLAIN)]
     shown = [name for name in item.runs if name in plain]
     others = [name for name in item.runs if name not in plain]
-    words = [f"all {len(plain)} models at TP=2"] if len(shown) == len(plain) > 1 else shown
+    words = [f"all {len(plain)} models at TP={study.tp}"] if len(shown) == len(plain) > 1 else shown
     if len(others) > 3:
         others = [*others[:2], f"{len(others) - 2} more questions"]
     return together([listed(words), *others] if words else others)
@@ -144,8 +144,8 @@ def _then_and_now(study: Study) -> list[str]:
                 _brief([item for item in after if item in before]),
             ])  # fmt: skip
         lines += table(
-            f"{old} beside {new} at TP=2: the level of the plan (or the answer), and findings that went, came and "
-            "stayed.",
+            f"{old} beside {new} at TP={study.tp}: the level of the plan (or the answer), and findings that went, "
+            "came and stayed.",
             ["model", "level", "gone", "new", "still there"],
             rows,
         )

@@ -18,11 +18,14 @@ from tpscope.frameworks.inside.proof.mends import (
     SumOutput,
     Thaw,
     TrueNorm,
+    WholeNorm,
 )
 from tpscope.frameworks.inside.proof.relations import denominators, of_gradients, relation, scaled
 from tpscope.frameworks.inside.proof.scene import Scene
 from tpscope.language.plan import wildcard
 from tpscope.language.proof import Cause
+
+_RIGHT_NORM = "sum the squares of sharded gradients over tp, and count replicated ones once"
 
 
 def candidates(scene: Scene) -> list[Mend]:
@@ -90,7 +93,11 @@ def _clipping(scene: Scene) -> Iterator[Mend]:
         yield TrueNorm(
             Cause.CLIP_NORM, ("",), f"{computed / true:.6g}",
             f"the gradient norm that the loop clips by is {computed:.6g}, that of the whole model is {true:.6g}",
-            "sum the squares of sharded gradients over tp, and count replicated ones once",
+            _RIGHT_NORM,
+        )  # fmt: skip
+        yield WholeNorm(
+            Cause.CLIP_NORM, ("",), f"{computed:.6g} on the first rank",
+            "each rank clips by a norm of its own, not by that of the whole gradient", _RIGHT_NORM,
         )  # fmt: skip
 
 

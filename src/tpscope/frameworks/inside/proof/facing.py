@@ -3,7 +3,7 @@ are."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -211,6 +211,19 @@ class Facing:
                 owner, _, leaf = name.rpartition(".")
                 setattr(self.model.get_submodule(owner), leaf, self.mine[first])
                 self.mine[name] = self.mine[first]
+
+    def norm(self, grads: Mapping[str, torch.Tensor], times: float) -> float:
+        """The norm over all ranks of gradients that each rank multiplies by a number of its own: what is cut over tp
+        summed up, what every rank holds whole counted once."""
+        cut = whole = 0.0
+        for name, grad in {id(self.mine[name]): (name, grad) for name, grad in grads.items()}.values():
+            square = float(slices.gathered(grad.detach()).to(torch.float64).norm() * times) ** 2
+            if self.claim(name, grad) or self.parts.get(name, WHOLE) == WHOLE:
+                whole += square
+            else:
+                cut += square
+        ranks = self.groups.over_tp((cut, whole))
+        return float((sum(one[0] for one in ranks) + ranks[0][1]) ** 0.5)
 
     def placement(self, name: str) -> str:
         """Where the parameter is on the tp axis: as its DTensor says, or as its values show."""

@@ -170,6 +170,20 @@ class TrueNorm(Mend):
 
 
 @dataclass
+class WholeNorm(Mend):
+    """Clip by the norm of the whole gradient as the loop has it, whatever else may be wrong with that gradient."""
+
+    def on_gradients(self, facing: Facing, grads: Grads) -> None:
+        if facing.clipped is None:
+            return
+        limit, computed, _ = facing.clipped
+        done = min(1.0, limit / (computed + 1e-6))
+        right = min(1.0, limit / (facing.norm(grads, 1 / done) + 1e-6))
+        for name in list(grads):
+            grads[name] = grads[name] * (right / done)
+
+
+@dataclass
 class SumGradient(Mend):
     """All-reduce the parameter's gradient over tp before the optimizer."""
 

@@ -22,11 +22,12 @@ class BadEntry(ValueError):
 
 @dataclass(frozen=True)
 class Expected:
-    """What `prove` says of the bug on one version."""
+    """What `prove` says of the bug on one version. `said`: words of what a framework raises there."""
 
     framework: str
     verdict: str
     cause: str = ""
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Bug:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a proof found, as far as the book can explain it. `packages` are the versions that the framework ran with.
+    """What a proof found, as far as the book can explain it. `packages` are the versions that the framework ran with,
+    `said` is what it raised.
 
     `model_type` is what the config calls the model, `causes` are those of the diagnosis, `sizes` are numbers of the
     model that an entry may name, such as num_key_value_heads.
@@ -99,6 +101,7 @@ class Seen:
     verdict: str
     causes: tuple[str, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
+    said: str = ""
 
 
 def explains(bug: Bug, seen: Seen) -> bool:
@@ -114,7 +117,10 @@ def explains(bug: Bug, seen: Seen) -> bool:
         and (not bug.model_types or seen.model_type in bug.model_types)
         and set((bug.scenario or "plain").split("+")) <= parts
         and all(_size_holds(setting, seen) for setting in bug.settings)
-        and any(item.verdict == seen.verdict and item.cause in ("", *seen.causes) for item in bug.expected)
+        and any(
+            item.verdict == seen.verdict and item.cause in ("", *seen.causes) and item.said in seen.said
+            for item in bug.expected
+        )
     )
 
 
@@ -151,7 +157,8 @@ def _entry(file: Path) -> Bug:
             fixed=table.get("fixed", ""), command=table.get("command", ""), model_types=_many(when.get("model_types")),
             scenario=when.get("scenario", ""), settings=_many(when.get("settings")),
             expected=tuple(
-                Expected(item["with"], item["verdict"], item.get("cause", "")) for item in table.get("expected", [])
+                Expected(item["with"], item["verdict"], item.get("cause", ""), item.get("said", ""))
+                for item in table.get("expected", [])
             ),
             range_evidence=table.get("range_evidence", ""), script=table.get("script", ""),
             note=table.get("note", ""), also=_many(table.get("also")),

@@ -79,6 +79,13 @@ def test_an_entry_of_a_library_explains_what_stands_on_it():
     assert not explains(bug, replace(seen, framework="axolotl@9.0", packages={"transformers": "2.0"}))
 
 
+def test_an_entry_on_what_is_raised_asks_for_those_words():
+    bug = replace(BUG, expected=(Expected("one@1.0", "crashed", said="got mixed"),))
+    crashed = replace(SEEN, verdict="crashed", causes=())
+    assert explains(bug, replace(crashed, said="RuntimeError: aten.x got mixed Tensor and DTensor"))
+    assert not explains(bug, replace(crashed, said="KeyError: 1"))
+
+
 def test_an_entry_on_a_size_of_the_model_asks_for_that_size():
     bug = replace(BUG, settings=("tp_size > num_key_value_heads",))
     assert not explains(bug, SEEN)

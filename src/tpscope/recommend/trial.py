@@ -200,7 +200,7 @@ def _shows(bug: bugs.Bug, candidate: Candidate, column: FrameworkAnswer, spec: M
     sizes = {key: value for key, value in spec.config.items() if isinstance(value, int)}
     seen = bugs.Seen(
         candidate.framework, column.environment.get("packages", {}), spec.model_type, failed.scenario, failed.tp,
-        failed.verdict.value, tuple(item.cause.value for item in failed.diagnosis), sizes,
+        failed.verdict.value, tuple(item.cause.value for item in failed.diagnosis), sizes, failed.sentence,
     )  # fmt: skip
     if bugs.explains(bug, seen):
         return True

@@ -178,7 +178,7 @@ class Proofs:
         swept = self.swept.get(cell.framework)
         return Seen(
             cell.framework, swept.packages if swept else {}, cell.model_type, cell.scenario, cell.tp,
-            cell.verdict.value, cell.causes, cell.sizes,
+            cell.verdict.value, cell.causes, cell.sizes, cell.said,
         )  # fmt: skip
 
     def explained_by(self, cell: Cell, book: Iterable[Bug], cause: str = "") -> list[str]:

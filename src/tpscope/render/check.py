@@ -37,14 +37,14 @@ def _page(check: Check) -> list[RenderableType]:
     if check.cases:
         parts += [_proofs(check.cases), *_paths(check.cases), Text()]
     if check.tried:
-        parts += [_line("tried", "; ".join(check.tried)), Text()]
+        parts += [line("tried", "; ".join(check.tried)), Text()]
     for finding in quiet:
         parts.append(_note(finding))
     for note in check.notes:
-        parts.append(_line("note", note))
+        parts.append(line("note", note))
     if quiet or check.notes:
         parts.append(Text())
-    return [*parts, _versions(check), _line("again", check.command)]
+    return [*parts, _versions(check), line("again", check.command)]
 
 
 def verdict(check: Check) -> str:
@@ -103,14 +103,15 @@ def _row(label: str, text: str, style: str = "") -> RenderableType:
 def _note(finding: Finding) -> RenderableType:
     said = f"{finding.what}: {finding.why}" if finding.why else finding.what
     place = f"  ({finding.where})" if ":" in finding.where else ""
-    return _line("note", f"{_shortened(said)}{place}")
+    return line("note", f"{_shortened(said)}{place}")
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 220 else f"{text[:217]}..."
 
 
-def _line(label: str, text: str) -> RenderableType:
+def line(label: str, text: str) -> RenderableType:
+    """A label in its column, and text that wraps beside it."""
     grid = Table.grid(padding=0)
     grid.add_column(width=10, no_wrap=True)
     grid.add_column(ratio=1, overflow="fold")
@@ -135,7 +136,7 @@ def _paths(cases: list[ProofAnswer]) -> list[RenderableType]:
     """What the proofs ran through and what they did not: equal means equal there."""
     ran = list(dict.fromkeys(path for case in cases for path in case.exercised))
     left = [path for path in dict.fromkeys(path for case in cases for path in case.not_exercised) if path not in ran]
-    return [_line(label, "; ".join(paths)) for label, paths in (("ran", ran), ("not run", left)) if paths]
+    return [line(label, "; ".join(paths)) for label, paths in (("ran", ran), ("not run", left)) if paths]
 
 
 def _number(value: float | None) -> str:
@@ -158,4 +159,4 @@ def _versions(check: Check) -> RenderableType:
         f"{item['package']} outside its declared range {item['declared']}"
         for item in check.environment.get("outside_pin", [])
     ]
-    return _line("versions", ", ".join(said) + (f"  ({'; '.join(outside)})" if outside else ""))
+    return line("versions", ", ".join(said) + (f"  ({'; '.join(outside)})" if outside else ""))

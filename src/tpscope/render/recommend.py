@@ -12,7 +12,7 @@ from tpscope.check.result import Severity
 from tpscope.language.verdict import Status, Verdict
 from tpscope.recommend.rank import fraction, shown
 from tpscope.recommend.result import Candidate, Recommendation, Standing
-from tpscope.render.check import WIDEST, verdict
+from tpscope.render.check import WIDEST, line, verdict
 
 _STYLE = {
     Standing.RECOMMENDED: "bold green", Standing.FIT: "green", Standing.OUT: "red", Standing.REFERENCE: "dim",
@@ -29,28 +29,28 @@ def show(result: Recommendation, console: Console) -> None:
         # Not wrapped: it is there to be copied.
         console.print(Text(text.rstrip("\n")), highlight=False, soft_wrap=True)
         console.print()
-    console.print(_line("again", result.command), highlight=False)
+    console.print(line("again", result.command), highlight=False)
 
 
 def _page(result: Recommendation) -> list[RenderableType]:
     parts: list[RenderableType] = [_headline(result), _subject(result), _ranking(result)]
     for item in result.candidates:
         parts.append(_labelled(f"{item.framework}, {shown(item)}", _shortened(item.reason), _STYLE[item.standing]))
-        parts += [_line("  known", f"{bug.title} (bugs/{bug.id}, {bug.reported})") for bug in item.bugs if bug.shown]
-        parts += [_line("  cost", cost) for cost in item.costs if item.standing is not Standing.OUT]
+        parts += [line("  known", f"{bug.title} (bugs/{bug.id}, {bug.reported})") for bug in item.bugs if bug.shown]
+        parts += [line("  cost", cost) for cost in item.costs if item.standing is not Standing.OUT]
     parts.append(Text())
     if result.nearest:
-        parts.append(_line("nearest", _shortened(result.nearest)))
-        parts += [_line("do", mend) for mend in result.mends] or [_line("do", "no mend is known")]
+        parts.append(line("nearest", _shortened(result.nearest)))
+        parts += [line("do", mend) for mend in result.mends] or [line("do", "no mend is known")]
         parts.append(Text())
-    parts += [_line("rule", rule) for rule in result.rules]
+    parts += [line("rule", rule) for rule in result.rules]
     parts.append(Text())
     if result.changes:
-        parts += [_line("changes", _shortened(change)) for change in result.changes]
+        parts += [line("changes", _shortened(change)) for change in result.changes]
         parts.append(Text())
-    parts += [_line("note", _shortened(note)) for note in result.notes]
+    parts += [line("note", _shortened(note)) for note in result.notes]
     if result.check is not None:
-        parts.append(_line("check", _checked(result)))
+        parts.append(line("check", _checked(result)))
     return [*parts, Text()]
 
 
@@ -116,14 +116,6 @@ def _checked(result: Recommendation) -> str:
 
 def _labelled(label: str, text: str, style: str) -> RenderableType:
     return Padding(Text.assemble((label, style), f"  {text}"), 0)
-
-
-def _line(label: str, text: str) -> RenderableType:
-    grid = Table.grid(padding=0)
-    grid.add_column(width=10, no_wrap=True)
-    grid.add_column(ratio=1, overflow="fold")
-    grid.add_row(Text(label, style="dim"), Text(text))
-    return Padding(grid, 0)
 
 
 def _shortened(text: str) -> str:

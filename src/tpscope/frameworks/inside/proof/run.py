@@ -37,10 +37,12 @@ _VERDICTS = {
 def preload(family: str) -> None:
     """Import what every proof of a framework uses, once, in the server that forks the ranks. What cannot be imported is
     met again by the case, and answered there."""
-    with contextlib.suppress(Exception):
+    try:
         driver = importlib.import_module(f"tpscope.frameworks.inside.proof.{family}_driver")
         if hasattr(driver, "preload"):
             driver.preload()
+    except Exception:  # noqa: BLE001 - the case meets it again and answers with it; the rank's log says it here too
+        traceback.print_exc()
 
 
 def run(family: str, request_file: str, answer_file: str, rank: int, problem: str | None) -> None:

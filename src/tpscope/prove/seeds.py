@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tpscope.frameworks.merge import NO_ANSWER
 from tpscope.language.proof import Cause, Diagnosis, ProofAnswer
 from tpscope.language.verdict import Verdict
 
@@ -31,6 +32,10 @@ def judged(found: ProofAnswer, own: list[int], others: list[tuple[ProofAnswer, l
     """The answer with what other seeds gave; if a verdict changed with them, that is the first cause."""
     runs = [(found, own), *others]
     found.measured["hash_seeds"] = [{"seeds": list(used), "verdict": run.verdict.value} for run, used in runs]
+    if not _given_up(found):
+        # A run that was waited for in vain may only have been slower than the first.
+        others = [(run, used) for run, used in others if not _given_up(run)]
+        runs = [(found, own), *others]
     if len({run.verdict for run, _ in runs}) == 1:
         return found
     told = "; ".join(f"{run.verdict.value} with {_spelled(used)}" for run, used in runs)
@@ -48,6 +53,11 @@ def judged(found: ProofAnswer, own: list[int], others: list[tuple[ProofAnswer, l
         ),
     )
     return found
+
+
+def _given_up(answer: ProofAnswer) -> bool:
+    """True if the time of a case was over before its ranks had ended."""
+    return answer.error is not None and answer.error.message.startswith(NO_ANSWER)
 
 
 def _spelled(used: list[int]) -> str:

@@ -70,7 +70,7 @@ def answer(case: Case) -> None:
 class Meshes:
     """The mesh as this version builds it, and the strategy that shards a model over it."""
 
-    def __init__(self, case: Case, layout: Layout, numbers: bool = False):
+    def __init__(self, case: Case, layout: Layout, numbers: bool = False, more: dict[str, Any] | None = None):
         self.case = case
         self.layout = layout
         self.config: Any = None
@@ -80,6 +80,7 @@ class Meshes:
             case.shim("mixed precision is off where real numbers run: fp32 throughout")
             whole = MixedPrecisionPolicy(torch.float32, torch.float32, torch.float32, cast_forward_inputs=False)
             options["mp_policy"] = whole
+        options |= more or {}
         sizes = {
             "dp_size": layout.dp_replicate * layout.dp_shard, "dp_replicate_size": layout.dp_replicate,
             "tp_size": layout.tp, "pp_size": layout.pp, "cp_size": layout.cp,

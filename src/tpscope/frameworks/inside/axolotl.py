@@ -39,7 +39,7 @@ def answer(case: Case) -> None:
     cfg = config_of(case, layout)
     trail = Trail(case.roots, PARTS)
     with case.during("refusals"), trail.on():
-        _refusals(case, cfg)
+        refusals(case, cfg)
     with case.during("layout"), trail.on():
         mesh = mesh_of(case, cfg)
     if layout.sequence_parallel:
@@ -113,7 +113,7 @@ def _no_key(case: Case, layout: Layout) -> None:
         raise Refused(Status.UNSUPPORTED, Failure("NoSuchSetting", message, "layout", where))
 
 
-def _refusals(case: Case, cfg: Any) -> None:
+def refusals(case: Case, cfg: Any) -> None:
     """Axolotl's own check of the model's configuration."""
     loaders = importlib.import_module("axolotl.loaders.utils")
     from transformers import AutoConfig

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from tpscope.frameworks.registry import Target
 from tpscope.report.experiments import asking
 from tpscope.report.experiments.asking import Asker
-from tpscope.report.experiments.rows import Cost, Costs
+from tpscope.report.experiments.cost_rows import Cost, Costs
 
 # One with an optimized plan in NeMo, one whose plan has rules for its norms, one that no version's table holds.
 MODELS = ("llama-3.1-8b", "qwen3-8b", "mistral-7b")
@@ -27,7 +27,7 @@ def measure(asker: Asker, target: Target) -> Iterator[Cost]:
         answer = asker.ask("cost", target, model, {}, tp=TP)
         found = _COSTS.validate_python(answer.value) if answer.error is None else None
         yield Cost(
-            **asker.head(target, answer), model=model, tp=TP, load=answer.load, shims=answer.shims, found=found
+            **asker.head(target, answer), model=model, tp=TP, load=answer.load, found=found
         )  # fmt: skip
 
 

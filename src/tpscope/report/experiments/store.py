@@ -9,12 +9,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tpscope.report.experiments.rows import Cost, Measured
+from tpscope.report.experiments.complexity_rows import Complexity
+from tpscope.report.experiments.cost_rows import Cost
+from tpscope.report.experiments.rows import Measured
 from tpscope.report.rows import line
 
 EXPERIMENTS = Path("results/experiments.jsonl")
 # Every kind of row, by the word that its `row` field holds. A new experiment adds its own here.
-KINDS: dict[str, type[Measured]] = {"cost": Cost}
+KINDS: dict[str, type[Measured]] = {"cost": Cost, "complexity": Complexity}
 _READ: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
 
 

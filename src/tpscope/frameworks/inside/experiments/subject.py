@@ -74,9 +74,9 @@ class Nemo(Subject):
     parts = ("nemo_automodel/components/distributed/",)
     plans = nemo_selection.PARTS
 
-    def __init__(self, case: Case):
+    def __init__(self, case: Case, more: dict[str, Any] | None = None):
         super().__init__(case)
-        self.meshes = nemo.Meshes(case, case.request.layout)
+        self.meshes = nemo.Meshes(case, case.request.layout, more=more)
 
     def model(self, small: bool = False) -> nn.Module:
         return nemo.build(self.case, str(self.case.small_folder if small else self.case.folder), self.meshes, "meta")
@@ -140,6 +140,7 @@ class Transformers(Subject):
     """transformers alone: the model collects its plan when it is built, the loader applies it."""
 
     parts = transformers.PARTS
+    plans = ("transformers/modeling_utils.py",)
 
     def __init__(self, case: Case):
         super().__init__(case)
@@ -174,9 +175,10 @@ class Axolotl(Transformers):
 
     parts = (*axolotl.PARTS, *transformers.PARTS)
 
-    def __init__(self, case: Case):
+    def __init__(self, case: Case, more: dict[str, Any] | None = None):
         super().__init__(case)
-        self.cfg = axolotl.config_of(case, case.request.layout)
+        cfg = axolotl.config_of(case, case.request.layout)
+        self.cfg = type(cfg)({**cfg, **(more or {})})
         self._mesh = axolotl.mesh_of(case, self.cfg)
         self._hand = condition(source_of("axolotl.loaders.model"), "_build_model", 'self.model_kwargs["tp_plan"]')
         case.shim("ModelLoader is a namespace with the attributes that its tensor-parallel statements read")
@@ -185,7 +187,8 @@ class Axolotl(Transformers):
         loader = SimpleNamespace(cfg=self.cfg, model_kwargs={}, device_mesh=self._mesh, model=None)
         exec(self._hand, {"self": loader})
         given = loader.model_kwargs
-        self.asked = Asked(given["tp_size"], plan=given["tp_plan"], mesh=given["device_mesh"])
+        mesh = given.get("device_mesh", self._mesh)
+        self.asked = Asked(given.get("tp_size", 1), plan=given.get("tp_plan", "auto"), mesh=mesh)
         return super().select(model)
 
     def apply(self, model: nn.Module) -> nn.Module:

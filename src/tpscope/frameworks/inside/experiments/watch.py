@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
@@ -15,6 +15,19 @@ from tpscope.frameworks.inside.trace import Trail
 
 Function = tuple[str, str]
 END = -1
+# The code that shards, beside torch; what else an overlay holds serves these.
+_PACKAGES = ("nemo_automodel/", "axolotl/", "transformers/", "accelerate/", "peft/")
+
+
+def own(roots: list[str]) -> Callable[[str], str | None]:
+    """A function that gives the path of a file below the roots, None for what belongs to no framework."""
+    relative = Trail(roots, ("",)).relative
+
+    def path_of(file: str) -> str | None:
+        path = relative(file)
+        return path if path is not None and path.startswith(_PACKAGES) else None
+
+    return path_of
 
 
 class Watch:
@@ -22,7 +35,7 @@ class Watch:
 
     def __init__(self, roots: list[str]):
         self.entered: Counter[Function] = Counter()
-        self._relative = Trail(roots, ("",)).relative
+        self._relative = own(roots)
         self._known: dict[CodeType, Function | None] = {}
 
     @contextmanager
@@ -61,9 +74,9 @@ class Steps:
 
     def __init__(self, roots: list[str]):
         self.moves: dict[str, set[tuple[int, int]]] = {}
-        self.functions: dict[str, set[int]] = {}
+        self.functions: dict[str, set[tuple[int, str]]] = {}
         self.files: dict[str, Path] = {}
-        self._relative = Trail(roots, ("",)).relative
+        self._relative = own(roots)
         self._known: dict[CodeType, str | None] = {}
         self._last: dict[FrameType, int] = {}
 
@@ -92,7 +105,7 @@ class Steps:
         path = self._known[code]
         if path is None:
             return None
-        self.functions.setdefault(path, set()).add(code.co_firstlineno)
+        self.functions.setdefault(path, set()).add((code.co_firstlineno, code.co_name))
         self._last[frame] = code.co_firstlineno
         return self._step
 

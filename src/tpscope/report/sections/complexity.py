@@ -17,7 +17,15 @@ _LONGEST = 90
 
 def lines(study: Study) -> list[str]:
     """Times; then code, settings, ways to another plan, announcements, patterns."""
-    return [*_cost(study.measured(Cost)), *_complexity(study.measured(Complexity))]
+    keys = study.frameworks
+
+    def place(row: Cost | Complexity) -> int:
+        return keys.index(row.framework) if row.framework in keys else len(keys)
+
+    return [
+        *_cost(sorted(study.measured(Cost), key=place)),
+        *_complexity(sorted(study.measured(Complexity), key=place)),
+    ]
 
 
 def _cost(rows: Sequence[Cost]) -> list[str]:
@@ -29,12 +37,12 @@ def _cost(rows: Sequence[Cost]) -> list[str]:
     text = [
         *head,
         "Each framework's own choice was timed warm, in its own interpreter, on the model as published (on meta), TP="
-        f"{found[0][0].tp}; each level was brought about by taking away from the model what stands before it. Beside "
-        "it, in the same process: building the model on meta, sharding it on meta by the framework's own application "
-        "(NeMo's chooses again within), and one forward and backward of the model shrunk to two layers, unsharded, on "
-        "the CPU. Times are medians, with the fastest and the slowest; other work ran on the machine meanwhile "
-        f"(load {min(loads):.1f} to {max(loads):.1f} on {found[0][0].made.hardware.get('cpus')} processors), so that "
-        "ratios say more than times, and the fastest more than the slowest.",
+        f"{found[0][0].tp}; every level was brought about by the change that is named. Beside it, in the same process: "
+        "building the model on meta, sharding it on meta by the framework's own application (NeMo's chooses again "
+        "within), and one forward and backward of the model shrunk to two layers, unsharded, on the CPU. Times are "
+        f"medians, with the fastest and the slowest. The machine's load average was {min(loads):.1f} to "
+        f"{max(loads):.1f} on {found[0][0].made.hardware.get('cpus')} processors; the further it is above them, the "
+        "less the slowest time says, and the more the ratios and the fastest.",
         "",
     ]
     text += table(
@@ -77,7 +85,9 @@ def _spread(times: Times) -> str:
 
 def _above(found: Costs, times: Times) -> str:
     more = times.median - fastest(found).times.median
-    return duration(more) if more else ABSENT
+    if not more:
+        return ABSENT
+    return duration(more) if more >= 1 else "under 1 µs"
 
 
 def _again(names: Sequence[str], of: int) -> str:
@@ -102,7 +112,7 @@ def _complexity(rows: Sequence[Complexity]) -> list[str]:
         ],
     )  # fmt: skip
     text += ["### Which settings change the plan", ""]
-    text += table(
+    text += _table(
         "Each setting was given another value of its type, alone, and the framework asked again: did the chosen plan "
         "or any parameter's placement change? With nothing changed the same came out twice"
         f"{'' if all(row.settings.steady for row in rows if row.settings) else ', but not for all'}.",
@@ -111,7 +121,7 @@ def _complexity(rows: Sequence[Complexity]) -> list[str]:
         [_settings(row) for row in rows if row.settings],
     )  # fmt: skip
     text += ["### What must be touched to have another plan", ""]
-    text += table(
+    text += _table(
         "Each way was gone with a plan of one rule: the places that had to be touched, and the models (with the level "
         "of their own plan) for which the rule was then in the plan that was applied. A model without a "
         "plan is added in the same ways.",
@@ -125,7 +135,7 @@ def _complexity(rows: Sequence[Complexity]) -> list[str]:
     text += ["### What is said about the choice", ""]
     text += _announced(rows)
     text += ["### Patterns of design", ""]
-    text += table(
+    text += _table(
         "Found in the syntax of the functions and files that ran: a dictionary of functions or classes that they use "
         "(dispatch table), three or more conditions in a row (cascade), a class of which others replace methods "
         "(strategy), and a lookup of a plan by attribute name.",
@@ -136,6 +146,11 @@ def _complexity(rows: Sequence[Complexity]) -> list[str]:
         ],
     )  # fmt: skip
     return [*text, *_repeat(rows), *_failed(rows)]
+
+
+def _table(sentence: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table, or that there is nothing to put in it: what was looked for was not found."""
+    return table(sentence, head, rows) if rows else [f"{sentence} There is none.", ""]
 
 
 def _branches(kinds: dict[str, int]) -> str:

@@ -46,8 +46,9 @@ def _largest(found: Iterable[Costs]) -> float:
 
 
 def share(found: Costs, level: LevelCost) -> float:
-    """A choice as a fraction of one forward and backward of the two-layer model."""
-    return level.times.median / found.step.median
+    """A choice as a fraction of one forward and backward of the two-layer model: the fastest of each, since other work
+    on the machine falls on a long call more than on a short one."""
+    return level.times.least / found.step.least
 
 
 def fastest(found: Costs) -> LevelCost:

@@ -101,10 +101,8 @@ def test_proofs_do_not_depend_on_experiments_but_on_what_proves():
 
 def test_q1_is_nothing_in_a_step_unless_a_step_entered_the_choice():
     view = View(Study([], (), [cost()]), "nemo@0.7.0", "")
-    assert (
-        judge.hierarchy(view).verdict
-        == "nothing in a step; once, 0.28 % of a two-layer step, 0.18 % above the fastest level"
-    )
+    wanted = "nothing in a step; once, 0.28 % of a two-layer step, 0.18 % above the fastest level"
+    assert judge.hierarchy(view).verdict == wanted
     assert "200 µs above the fastest, custom" in judge.hierarchy(view).words
     bad = View(Study([], (), [cost(chose_again=["pkg/plans.py:choose"])]), "nemo@0.7.0", "")
     assert judge.hierarchy(bad).verdict.startswith("1 functions again in every step")

@@ -16,6 +16,7 @@ from tpscope.frameworks.pins import declared_ranges, outside_pins
 from tpscope.frameworks.registry import Target
 from tpscope.frameworks.targets import environment
 from tpscope.language.answer import FrameworkAnswer, Request
+from tpscope.language.experiment import ExperimentAnswer
 from tpscope.language.layout import Layout, Lora
 from tpscope.models.shrink import shrink
 from tpscope.models.spec import ModelSpec
@@ -81,6 +82,15 @@ class Pool:
         answer.environment["outside_pin"] = outside_pins(packages, where.declared)
         self.say("done", target.id)
         return answer
+
+    def experiment(
+        self, module: str, question: Question, target: Target, options: dict[str, Any], seconds: float = runner.SECONDS
+    ) -> ExperimentAnswer:
+        """What `frameworks/inside/experiments/MODULE.py` answers about a question. Never cached, one at a time."""
+        self.prepare([target])
+        where = self._environments[target.id]
+        with self._guard:
+            return self._worker(target, where).experiment(module, _request(question, target), options, seconds)
 
     def _worker(self, target: Target, where: runner.Environment) -> runner.Worker:
         worker = self._workers.get(target.id)

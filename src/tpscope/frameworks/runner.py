@@ -26,6 +26,7 @@ from tpscope.frameworks.base import base_path, cache_root
 from tpscope.frameworks.overlay import Overlay
 from tpscope.frameworks.registry import Target
 from tpscope.language.answer import Failure, FrameworkAnswer, Request, to_json
+from tpscope.language.experiment import ExperimentAnswer
 from tpscope.language.proof import ProofAnswer, ProofRequest
 from tpscope.language.verdict import Status
 
@@ -33,6 +34,9 @@ SECONDS = 300.0
 _INSIDE = Path(tpscope.__file__).parent / "frameworks" / "inside"
 _ANSWER = TypeAdapter(FrameworkAnswer)
 _PROOF = TypeAdapter(ProofAnswer)
+_EXPERIMENT = TypeAdapter(ExperimentAnswer)
+# The code inside that comparisons and proofs depend on; experiments are asked anew each time.
+_COMPARES, _PROVES = ("*.py",), ("*.py", "proof/**/*.py")
 Reply = tuple[int, dict[str, Any] | None]
 
 
@@ -167,25 +171,40 @@ class Worker:
 
     def ask(self, request: Request, seconds: float = SECONDS) -> FrameworkAnswer:
         """Answer one request. A crash, a hang or an exit of the framework is an answer."""
+        request.roots = [str(root) for root in self.environment.roots]
+        answer, error = self._order({}, request, seconds)
+        if answer is not None:
+            return _ANSWER.validate_json(answer)
+        return FrameworkAnswer(id=request.framework, status=Status.CRASHED, error=error)
+
+    def experiment(
+        self, module: str, request: Request, options: dict[str, Any], seconds: float = SECONDS
+    ) -> ExperimentAnswer:
+        """Run `inside/experiments/MODULE.py` on a request. A crash, a hang or an exit is an answer with an error."""
+        request.roots = [str(root) for root in self.environment.roots]
+        document = {"request": to_json(request), "options": options}
+        answer, error = self._order({"verb": "experiment", "module": module}, document, seconds)
+        if answer is not None:
+            return _EXPERIMENT.validate_json(answer)
+        return ExperimentAnswer(framework=request.framework, error=error)
+
+    def _order(self, verb: dict[str, Any], document: Any, seconds: float) -> tuple[bytes | None, Failure | None]:
+        """Hand over one order as a file; the bytes of its answer file, or why there is none."""
         self._count += 1
         folder = Path(self._scratch.name)
-        request.roots = [str(root) for root in self.environment.roots]
         question, answer = folder / f"request-{self._count}.json", folder / f"answer-{self._count}.json"
-        question.write_text(json.dumps(to_json(request)), encoding="utf-8")
+        question.write_text(json.dumps(to_json(document)), encoding="utf-8")
         mark = self._server.logged
-        self._server.order({"request": str(question), "answer": str(answer), "seconds": seconds})
+        self._server.order({**verb, "request": str(question), "answer": str(answer), "seconds": seconds})
         try:
             _, reply = self._replies.get(timeout=seconds + 120)
         except queue.Empty:
             reply = None
         if reply is not None and answer.is_file():
-            return _ANSWER.validate_json(answer.read_bytes())
-        return self._crashed(request, reply["exit"] if reply else self._server.code, seconds, mark)
-
-    def _crashed(self, request: Request, code: Any, seconds: float, mark: int) -> FrameworkAnswer:
+            return answer.read_bytes(), None
+        code = reply["exit"] if reply else self._server.code
         said = f"no answer within {seconds:.0f} s" if code == "timeout" else f"the process ended with exit code {code}"
-        error = Failure("ProcessDied", said, "run", None, self._server.said(mark))
-        return FrameworkAnswer(id=request.framework, status=Status.CRASHED, error=error)
+        return None, Failure("ProcessDied", said, "run", None, self._server.said(mark))
 
     @property
     def alive(self) -> bool:
@@ -199,16 +218,22 @@ class Worker:
 
 
 @cache
-def inside_digest(pattern: str = "*.py") -> str:
-    """Names the code that runs inside: an answer of other code is not reused. Proofs depend on `**/*.py`."""
-    files = sorted([*_INSIDE.glob(pattern), *(Path(tpscope.__file__).parent / "language").glob("*.py")])
+def inside_digest(patterns: tuple[str, ...] = _COMPARES) -> str:
+    """Names the code that runs inside: an answer of other code is not reused."""
+    inside = [file for pattern in patterns for file in _INSIDE.glob(pattern)]
+    files = sorted([*inside, *(Path(tpscope.__file__).parent / "language").glob("*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def proof_digest() -> str:
+    """Names the code that proofs depend on."""
+    return inside_digest(_PROVES)
 
 
 def cached(request: Request | ProofRequest, environment: Environment, more: str = "") -> Path:
     """Where the answer to a request in an environment is kept. `more` names what else the answer depends on."""
     asked = {**to_json(request), "roots": [], "folder": "", "seconds": 0}
-    inside = inside_digest("**/*.py" if isinstance(request, ProofRequest) else "*.py")
+    inside = proof_digest() if isinstance(request, ProofRequest) else inside_digest()
     words = json.dumps([asked, environment.digest, inside, _files(request), more], sort_keys=True)
     return cache_root() / "answers" / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.json"
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tpscope.errors import UserError
 from tpscope.frameworks import registry
 from tpscope.models.read import read as read_model
 from tpscope.report import prove_rows, rows, study
+from tpscope.report.experiments import store
+from tpscope.report.experiments.rows import Measured
 from tpscope.report.rows import Row, RunRow
 from tpscope.report.runs import REPORT, Set
 
@@ -21,22 +23,24 @@ MADE = "Made from report.jsonl by `tpscope report`; `tpscope report --check` tel
 
 @dataclass
 class Recorded:
-    """All that a report is made from: what ran and was read, and the proofs of the same frameworks and models."""
+    """All that a report is made from: what ran and was read, the proofs of the same frameworks and models, and the
+    experiments with the same frameworks."""
 
     rows: list[Row]
     proofs: list[prove_rows.Row]
+    experiments: list[Measured] = field(default_factory=list)
 
     def text(self) -> str:
         """The rows as a file, one line a row."""
-        return "".join(rows.line(row) + "\n" for row in [*self.rows, *self.proofs])
+        return "".join(rows.line(row) + "\n" for row in [*self.rows, *self.proofs, *self.experiments])
 
     def page(self) -> str:
         """The report as Markdown."""
-        return study.page(self.rows, self.proofs, MADE)
+        return study.page(self.rows, self.proofs, self.experiments, MADE)
 
     def section(self, title: str) -> str:
         """One section as Markdown."""
-        return study.part(self.rows, self.proofs, title)
+        return study.part(self.rows, self.proofs, title, self.experiments)
 
 
 def asked(frameworks: Iterable[str], models: Iterable[str], tps: Iterable[int]) -> Set:
@@ -86,14 +90,15 @@ def titled(name: str) -> str:
 
 
 def collect(wanted: Set, root: Path, say: Callable[[str], None], fresh: bool = False) -> Recorded:
-    """Run the set (what was run before comes from the cache) and take the recorded proofs of its columns.
+    """Run the set (what was run before comes from the cache); take the recorded proofs and experiments of its columns.
 
     Raises UserError where a model cannot be read, NoFramework where no column can be run.
     """
     from tpscope.report.record import record
 
     recorded = record(wanted.runs(), wanted.frameworks, say, fresh)
-    return Recorded(recorded, proofs_of(prove_rows.read(root), wanted))
+    experiments = [row for row in store.read(root) if row.framework in wanted.frameworks]
+    return Recorded(recorded, proofs_of(prove_rows.read(root), wanted), experiments)
 
 
 def proofs_of(proofs: Iterable[prove_rows.Row], wanted: Set) -> list[prove_rows.Row]:
@@ -110,8 +115,12 @@ def read(path: Path) -> Recorded:
     try:
         lines = [text for text in path.read_text(encoding="utf-8").splitlines() if text]
         proofs = [text for text in lines if prove_rows.is_row(text)]
-        others = [text for text in lines if not prove_rows.is_row(text)]
-        return Recorded(rows.read("\n".join(others)), [prove_rows.read_line(text) for text in proofs])
+        tried = [text for text in lines if store.is_row(text)]
+        others = [text for text in lines if not prove_rows.is_row(text) and not store.is_row(text)]
+        return Recorded(
+            rows.read("\n".join(others)), [prove_rows.read_line(text) for text in proofs],
+            [store.read_line(text) for text in tried],
+        )  # fmt: skip
     except (ValueError, KeyError) as error:
         raise UserError(
             f"{path}: holds something that is no row of a report ({error}); make the report again"
@@ -121,3 +130,8 @@ def read(path: Path) -> Recorded:
 def commands(recorded: Recorded) -> set[str]:
     """The commands of all comparisons."""
     return {row.command for row in recorded.rows if isinstance(row, RunRow)}
+
+
+def experiments(recorded: Recorded) -> set[str]:
+    """The commands of all experiments."""
+    return {row.command for row in recorded.experiments}

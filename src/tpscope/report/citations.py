@@ -10,6 +10,7 @@ from typing import Any
 from tpscope.frameworks import overlay, registry
 from tpscope.language.answer import TrailLine
 from tpscope.language.evidence import sha256_of
+from tpscope.report.experiments.rows import Measured
 from tpscope.report.rows import Row, RunRow, SourceRow
 
 
@@ -28,34 +29,37 @@ class Citation:
         return f"{self.path}:{self.line}"
 
 
-def citations(rows: Iterable[Row]) -> list[Citation]:
+def citations(rows: Iterable[Row | Measured]) -> list[Citation]:
     """Every cited line, each once, in the order of the rows."""
     found = (
         Citation(framework, line.path, line.line, line.text)
         for row in rows
         for framework, tree in _trees(row)
-        for line in _lines(tree)
+        for line in lines_of(tree)
     )
     return list(dict.fromkeys(found))
 
 
-def _trees(row: Row) -> list[tuple[str, Any]]:
+def _trees(row: Row | Measured) -> list[tuple[str, Any]]:
     if isinstance(row, RunRow):
         return [(column.id, column) for column in row.answers]
+    if isinstance(row, Measured):
+        return [(row.framework, row)]
     return [(row.framework, row.cited)]
 
 
-def _lines(tree: Any) -> Iterator[TrailLine]:
+def lines_of(tree: Any) -> Iterator[TrailLine]:
+    """Every source line in a tree of dataclasses."""
     if isinstance(tree, TrailLine):
         yield tree
     elif is_dataclass(tree):
         for item in fields(tree):
-            yield from _lines(getattr(tree, item.name))
+            yield from lines_of(getattr(tree, item.name))
     elif isinstance(tree, (list, tuple)):
         for item in tree:
-            yield from _lines(item)
+            yield from lines_of(item)
     elif isinstance(tree, dict):
-        yield from _lines(list(tree.values()))
+        yield from lines_of(list(tree.values()))
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class Drift:
 class Sources:
     """The installed overlays, and the digests of their files as the rows have them."""
 
-    def __init__(self, rows: Iterable[Row]):
-        sources = [row for row in rows if isinstance(row, SourceRow)]
+    def __init__(self, rows: Iterable[Row | Measured]):
+        sources = [row for row in rows if isinstance(row, (SourceRow, Measured))]
         self._digests = {(row.framework, file.path): file.sha256 for row in sources for file in row.files}
         self._roots: dict[str, Path | None] = {}
         self._texts: dict[tuple[str, str], list[str] | None] = {}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from packaging.version import Version
 
 from tpscope.compare.result import Difference
 from tpscope.language.verdict import Severity, Status
 from tpscope.report import prove_rows
+from tpscope.report.experiments.rows import Measured
 from tpscope.report.prove_rows import Proofs
 from tpscope.report.rows import Cited, Column, Provenance, Row, RunRow, SourceRow
 from tpscope.report.runs import ADAPTERS, EXAMPLE, MESH, PLAIN, SEQUENCE, WIDE
@@ -19,11 +21,17 @@ HARMFUL = (Severity.WRONG, Severity.BLOCKS, Severity.IGNORED)
 _KIND = {SEQUENCE: "sequence parallel", ADAPTERS: "LoRA"}
 
 
-class Study:
-    """All rows, by kind of run, model and framework, and the proofs of the sweep."""
+Kind = TypeVar("Kind", bound=Measured)
 
-    def __init__(self, rows: list[Row], proofs: Iterable[prove_rows.Row] = ()):
+
+class Study:
+    """All rows, by kind of run, model and framework, the proofs of the sweep, and the rows of the experiments."""
+
+    def __init__(
+        self, rows: list[Row], proofs: Iterable[prove_rows.Row] = (), experiments: Iterable[Measured] = ()
+    ):  # fmt: skip
         self.proofs = Proofs(list(proofs))
+        self.experiments = list(experiments)
         self.runs = [row for row in rows if isinstance(row, RunRow)]
         self.sources = [row for row in rows if isinstance(row, SourceRow)]
         self.frameworks = list(dict.fromkeys(column.id for run in self.runs for column in run.answers))
@@ -51,9 +59,15 @@ class Study:
         runs = self.runs if kind is None else self.of(kind)
         return [column for run in runs if (column := run.column(framework))]
 
+    def measured(self, kind: type[Kind], framework: str | None = None) -> list[Kind]:
+        """The rows of one kind of experiment; of one framework if it is named."""
+        rows = [row for row in self.experiments if isinstance(row, kind)]
+        return [row for row in rows if framework in (None, row.framework)]
+
     def made(self) -> list[Provenance]:
         """Where each row came from, runs first."""
-        return [*(run.made for run in self.runs), *(row.made for row in self.sources)]
+        read = [*(row.made for row in self.sources), *(row.made for row in self.experiments)]
+        return [*(run.made for run in self.runs), *read]
 
     def families(self) -> dict[str, list[str]]:
         """Framework ids by family, oldest first."""

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from tpscope.report.facts import Study
-from tpscope.report.judges import code, guidance, head, hierarchy, lora, mesh, styles
-from tpscope.report.judges.view import Found, Quoted, View
+from tpscope.report.judges import code, cost, guidance, head, hierarchy, lora, mesh, styles
+from tpscope.report.judges.view import Found, Quoted, Reply, View
 from tpscope.report.prove_rows import Cell
 from tpscope.report.rows import SourceRow
 
 SOURCES = "python -m tpscope.report.study --sources"
 _SUBJECTS = {
-    module.__name__.rpartition(".")[2]: module for module in (hierarchy, styles, mesh, head, lora, code, guidance)
+    module.__name__.rpartition(".")[2]: module for module in (hierarchy, styles, mesh, head, lora, code, guidance, cost)
 }
 Judge = Callable[[View], Found]
 
@@ -49,11 +50,15 @@ class Statement(_Strict):
 
 
 class Question(_Strict):
-    """One open question, and the verbs that will answer it."""
+    """One open question: what counts as an answer, the commands whose rows are asked, and the function that asks them;
+    or the verbs that will answer it."""
 
     id: str
     text: str
-    verbs: tuple[str, ...]
+    criterion: str = ""
+    experiment: tuple[str, ...] = ()
+    judge: str = ""
+    verbs: tuple[str, ...] = ()
 
 
 class Register(_Strict):
@@ -82,6 +87,24 @@ class Judged:
     commands: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Answered:
+    """One question with what the rows answer for the versions of the study's time and for the newest.
+
+    `verdict` is the answer in a few words, "" where the rows cannot tell; `verbs` are those that will.
+    """
+
+    id: str
+    text: str
+    verdict: str
+    then: str
+    now: str
+    why: str
+    evidence: tuple[Quoted, ...] = ()
+    commands: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ()
+
+
 @cache
 def register() -> Register:
     """The statements in their order."""
@@ -96,8 +119,7 @@ def judged(study: Study) -> list[Judged]:
 
 def judge(statement: Statement, study: Study) -> Judged:
     """One statement, judged."""
-    subject, _, name = statement.judge.partition(".")
-    ask: Judge = getattr(_SUBJECTS[subject], name)
+    ask: Judge = _judge(statement.judge)
     rows, commands = _of_experiment(statement.experiment, study)
     before, after = (ask(View(rows, **versions(study, newest))) for newest in (False, True))
     return Judged(
@@ -105,6 +127,37 @@ def judge(statement: Statement, study: Study) -> Judged:
         _why(statement.criterion, before.met, after.met),
         _each((*before.evidence, *after.evidence)), commands,
     )  # fmt: skip
+
+
+def answered(study: Study) -> list[Answered]:
+    """Every question, answered from the rows of its experiment as far as they tell."""
+    return [answer(question, study) for question in register().question]
+
+
+def answer(question: Question, study: Study) -> Answered:
+    """One question, answered."""
+    if not question.judge:
+        return Answered(question.id, question.text, "", "", "", "", verbs=question.verbs)
+    ask: Callable[[View], Reply] = _judge(question.judge)
+    rows, commands = _of_experiment(question.experiment, study)
+    before, after = (ask(View(rows, **versions(study, newest))) for newest in (False, True))
+    told = [f"{time}: {one.verdict}" for time, one in (("then", before), ("now", after)) if one.verdict]
+    verdict = after.verdict if before.verdict == after.verdict else "; ".join(told)
+    return Answered(
+        question.id, question.text, verdict, before.words, after.words, question.criterion,
+        _each((*before.evidence, *after.evidence)), commands, () if verdict else question.verbs or _names(question),
+    )  # fmt: skip
+
+
+def _names(question: Question) -> tuple[str, ...]:
+    """The experiments of a question by their modules: `experiments.cost`."""
+    return tuple(".".join(command.split(".")[-2:]) for command in question.experiment)
+
+
+def _judge(name: str) -> Any:
+    """The function of `judges/` that a `module.function` names."""
+    subject, _, function = name.partition(".")
+    return getattr(_SUBJECTS[subject], function)
 
 
 def versions(study: Study, newest: bool) -> dict[str, str]:
@@ -124,9 +177,11 @@ def _of_experiment(commands: Iterable[str], study: Study) -> tuple[Study, tuple[
     cells = [cell for cell in study.proofs.cells if any(one.fullmatch(_bare(proof(cell))) for one in patterns)]
     plain = [cell for cell in study.proofs.cells if cells and cell.scenario == "plain"]
     sources: list[SourceRow] = study.sources if SOURCES in commands else []
-    rows = Study([*runs, *sources], [*study.proofs.swept.values(), *plain, *cells])
+    tried = [row for row in study.experiments if any(one.fullmatch(_bare(row.command)) for one in patterns)]
+    rows = Study([*runs, *sources], [*study.proofs.swept.values(), *plain, *cells], tried)
     named = [cell for cell in cells if cell.framework in study.frameworks]
-    made = [*(run.command for run in runs), *map(proof, named), *([SOURCES] if sources else [])]
+    asked = [row.command for row in tried if row.framework in study.frameworks]
+    made = [*(run.command for run in runs), *map(proof, named), *([SOURCES] if sources else []), *asked]
     return rows, tuple(dict.fromkeys(made))
 
 

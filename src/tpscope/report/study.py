@@ -16,6 +16,8 @@ from pathlib import Path
 from tpscope.errors import UserError
 from tpscope.frameworks.registry import families
 from tpscope.report import changes, prove_rows, specification
+from tpscope.report.experiments import store
+from tpscope.report.experiments.rows import Measured
 from tpscope.report.facts import Study
 from tpscope.report.rows import Row, RunRow, read, write
 from tpscope.report.runs import FRAMEWORKS, RUNS, Run
@@ -54,18 +56,20 @@ APPENDICES: tuple[tuple[str, Section], ...] = (
 )  # fmt: skip
 
 
+_MADE_OF = f"{ROWS}, {prove_rows.PROOFS} and {store.EXPERIMENTS}"
 MADE = (
-    f"Made from {ROWS} and {prove_rows.PROOFS} by `python -m tpscope.report.study --generate`; edits here are lost and "
-    "fail `make check`."
+    f"Made from {_MADE_OF} by `python -m tpscope.report.study --generate`; edits here are lost and fail `make check`."
 )
 
 
-def page(rows: list[Row], proofs: Iterable[prove_rows.Row] = (), made: str = MADE) -> str:
+def page(
+    rows: list[Row], proofs: Iterable[prove_rows.Row] = (), experiments: Iterable[Measured] = (), made: str = MADE
+) -> str:
     """The study as Markdown: a pure function of the recorded rows, and of the bug book where it explains a proof.
 
     `made` is the comment that says what it was made from.
     """
-    study = Study(rows, proofs)
+    study = Study(rows, proofs, experiments)
     parts = chapters(study)
     lines = [f"# {_title(study)}", "", f"<!-- {made} -->", "", *_dated(study), "## Contents", ""]
     lines += [*(f"- [{title}](#{anchor(title)})" for title, _ in parts), ""]
@@ -84,9 +88,9 @@ def chapters(study: Study) -> tuple[tuple[str, Section], ...]:
     return (*SECTIONS, versions, *APPENDICES)
 
 
-def part(rows: list[Row], proofs: Iterable[prove_rows.Row], title: str) -> str:
+def part(rows: list[Row], proofs: Iterable[prove_rows.Row], title: str, experiments: Iterable[Measured] = ()) -> str:
     """One section or appendix as Markdown, by its title. It may be one that these rows do not call for."""
-    study = Study(rows, proofs)
+    study = Study(rows, proofs, experiments)
     sections = dict((*SECTIONS, (changed.TITLE, changed.section), *APPENDICES))
     return _tidy([f"## {title}", "", *sections[title](study)])
 
@@ -113,15 +117,18 @@ def _tidy(lines: list[str]) -> str:
     return "\n".join(kept).rstrip("\n") + "\n"
 
 
-def documents(rows: list[Row], proofs: Iterable[prove_rows.Row] = ()) -> dict[str, str]:
+def documents(
+    rows: list[Row], proofs: Iterable[prove_rows.Row] = (), experiments: Iterable[Measured] = ()
+) -> dict[str, str]:
     """Every generated file by its path in the repository."""
-    return {STUDY: page(rows, proofs), SPECIFICATION: _tidy(specification.lines(Study(rows, proofs)))}
+    study = Study(rows, proofs, experiments)
+    return {STUDY: page(rows, proofs, experiments), SPECIFICATION: _tidy(specification.lines(study))}
 
 
 def generate(root: Path) -> list[Path]:
     """Write the generated files from the recorded rows."""
     written = []
-    for name, text in documents(recorded(root), prove_rows.read(root)).items():
+    for name, text in documents(recorded(root), prove_rows.read(root), store.read(root)).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -142,12 +149,12 @@ def problems(root: Path, runs: Iterable[Run] = RUNS) -> list[str]:
     rows = recorded(root)
     have = {row.command for row in rows if isinstance(row, RunRow)}
     found = [f"{ROWS}: no row for {run.command()}" for run in runs if run.command() not in have]
-    for name, wanted in documents(rows, prove_rows.read(root)).items():
+    for name, wanted in documents(rows, prove_rows.read(root), store.read(root)).items():
         path = root / name
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if text != wanted:
             number, line = _first_difference(text.splitlines(), wanted.splitlines())
-            found.append(f"{name}:{number}: differs from what {ROWS} and {prove_rows.PROOFS} give: {line}")
+            found.append(f"{name}:{number}: differs from what {_MADE_OF} give: {line}")
     return found
 
 

@@ -13,8 +13,9 @@ from tpscope.errors import UserError
 from tpscope.report import build, prove_rows, study
 from tpscope.report.build import Recorded
 from tpscope.report.citations import Citation, Sources, citations
+from tpscope.report.experiments import store
 
-_COMMAND = re.compile(r"\btpscope (?:compare|prove) [^\n`|<>]*")
+_COMMAND = re.compile(r"\b(?:tpscope (?:compare|prove) |python -m tpscope\.report\.experiments\.)[^\n`|<>]*")
 _PLACE = re.compile(r"`([\w./-]+:\d+)`")
 
 
@@ -50,13 +51,13 @@ def check(path: Path) -> Checked:
         raise UserError(f"--check {path}: there is no such file; name the report.md that tpscope report wrote")
     name, recorded, wanted = _recorded(path)
     text = path.read_text(encoding="utf-8")
-    cited = citations(recorded.rows)
-    sources = Sources(recorded.rows)
+    rows = [*recorded.rows, *recorded.experiments]
+    cited, sources = citations(rows), Sources(rows)
     places = set(_PLACE.findall(text))
     named = list(dict.fromkeys(command.strip() for command in _COMMAND.findall(text)))
     found = Checked(
         str(path), len(text.splitlines()), len(cited), sum(item.place in places for item in cited), sources.files,
-        len(build.commands(recorded)), len(named),
+        len(build.commands(recorded)) + len(build.experiments(recorded)), len(named),
     )  # fmt: skip
     found.problems += _sentences(path.name, text, wanted)
     found.problems += _sources(path.name, name, text, cited, sources)
@@ -72,8 +73,8 @@ def _recorded(path: Path) -> tuple[str, Recorded, str]:
         return beside.name, recorded, recorded.page()
     if path.resolve().as_posix().endswith(f"/{study.STUDY}"):
         root = path.resolve().parents[len(Path(study.STUDY).parts) - 1]
-        recorded = Recorded(study.recorded(root), prove_rows.read(root))
-        return study.ROWS, recorded, study.page(recorded.rows, recorded.proofs)
+        recorded = Recorded(study.recorded(root), prove_rows.read(root), store.read(root))
+        return study.ROWS, recorded, study.page(recorded.rows, recorded.proofs, recorded.experiments)
     raise UserError(f"--check {path}: its rows are not beside it ({beside.name}); make the report again")
 
 
@@ -119,7 +120,7 @@ def _first_lines(text: str) -> dict[str, int]:
 
 def _commands(name: str, text: str, named: list[str], recorded: Recorded) -> list[Problem]:
     """Commands that the text names and that no row was made with."""
-    have = build.commands(recorded)
+    have = build.commands(recorded) | build.experiments(recorded)
     lines = text.splitlines()
     found = []
     for command in named:

@@ -5,7 +5,8 @@
 Says `{"ready": true}` when the framework is imported. Then reads one JSON line a case from standard input
 (`{"request": FILE, "answer": FILE, "seconds": N}`), answers each in a forked child, so that a case starts from freshly
 imported modules and a crash or a hang ends only itself, and writes one JSON line a case to standard output when its
-answer file is there. With `"verb": "keys"` the child reads a training YAML. With `"rank": N` the child is one rank of
+answer file is there. With `"verb": "keys"` the child reads a training YAML. With `"verb": "experiment"` it runs the
+experiment that `"module"` names, of `experiments/`. With `"rank": N` the child is one rank of
 a proof; when the file that `"abort"` names appears, it leaves its stack beside its answer and is killed, as it is when
 its time is over. When standard input closes, everything that was started here ends.
 """
@@ -73,6 +74,8 @@ def _verb(family: str, order: dict[str, Any]) -> Any:
         return _prove
     if order.get("verb") == "keys":
         return _keys
+    if order.get("verb") == "experiment":
+        return _experiment
     return _compare
 
 
@@ -84,6 +87,11 @@ def _compare(family: str, order: dict[str, Any], problem: str | None) -> None:
 def _keys(family: str, order: dict[str, Any], problem: str | None) -> None:
     keys = importlib.import_module("tpscope.frameworks.inside.keys")
     keys.run(family, order["request"], order["answer"], problem)
+
+
+def _experiment(family: str, order: dict[str, Any], problem: str | None) -> None:
+    experiments = importlib.import_module("tpscope.frameworks.inside.experiments.run")
+    experiments.run(family, order["module"], order["request"], order["answer"], problem)
 
 
 def _prove(family: str, order: dict[str, Any], problem: str | None) -> None:

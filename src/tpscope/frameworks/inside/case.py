@@ -90,7 +90,7 @@ def preload(family: str) -> str | None:
 
 def run(family: str, request_file: str, answer_file: str, problem: str | None) -> None:
     """Answer one request file into one answer file."""
-    request = _read(json.loads(Path(request_file).read_text(encoding="utf-8")))
+    request = read(json.loads(Path(request_file).read_text(encoding="utf-8")))
     answer = FrameworkAnswer(id=request.framework, environment={"packages": packages(request.roots)})
     answer.seconds["import"] = round(IMPORT_SECONDS, 3)
     started = time.perf_counter()
@@ -108,14 +108,9 @@ def _answer(family: str, request: Request, answer: FrameworkAnswer, scratch: Pat
         answer.error = Failure("ImportError", problem.strip().splitlines()[-1], "import", None, problem[-6000:])
         return
     adapter = importlib.import_module(f"tpscope.frameworks.inside.{family}")
-    case = Case(request, answer, _write(request, scratch / "model", request.config), None)
-    if small := request.training.get("small_config"):
-        case.small_folder = _write(request, scratch / "small", small)
+    case = opened(request, answer, scratch)
     if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
         case.shim("torch.compile is off: what a framework compiles runs eagerly")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["HF_MODULES_CACHE"] = str(scratch / "modules")
-    os.chdir(scratch)
     messages = io.StringIO()
     with listening(answer.log), contextlib.redirect_stdout(messages):
         try:
@@ -129,6 +124,17 @@ def _answer(family: str, request: Request, answer: FrameworkAnswer, scratch: Pat
     for line in messages.getvalue().splitlines():
         if line.strip():
             answer.log.append(LogLine("PRINT", "stdout", line.strip()[:600]))
+
+
+def opened(request: Request, answer: FrameworkAnswer, scratch: Path) -> Case:
+    """A case with its configs written to a scratch folder, which becomes the working folder."""
+    case = Case(request, answer, _write(request, scratch / "model", request.config), None)
+    if small := request.training.get("small_config"):
+        case.small_folder = _write(request, scratch / "small", small)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_MODULES_CACHE"] = str(scratch / "modules")
+    os.chdir(scratch)
+    return case
 
 
 _LACKS_CUDA = ("not compiled with CUDA", "No CUDA", "NVIDIA driver", "requires CUDA", "backward on CPU")
@@ -150,7 +156,8 @@ def status_of(error: BaseException, found: Failure, deliberate: bool) -> Status:
     return Status.REFUSED if deliberate else Status.CRASHED
 
 
-def _read(raw: dict[str, Any]) -> Request:
+def read(raw: dict[str, Any]) -> Request:
+    """A request as it came through JSON."""
     raw["layout"] = Layout(**raw["layout"])
     if raw.get("lora"):
         raw["lora"] = Lora(**{**raw["lora"], "targets": tuple(raw["lora"]["targets"])})

@@ -38,6 +38,15 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """What the rows answer to a question: in a few words ("" where they cannot tell), in full, with source lines."""
+
+    verdict: str
+    words: str
+    evidence: tuple[Quoted, ...] = ()
+
+
+@dataclass(frozen=True)
 class View:
     """The rows of one statement's experiment, and the two framework versions of one time (empty where not asked)."""
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 from tpscope.report.facts import Study
 from tpscope.report.judges.view import Quoted
-from tpscope.report.register import Judged, Ruling, judged, register, versions
+from tpscope.report.register import Answered, Judged, Ruling, answered, judged, versions
 from tpscope.report.text import at, code, listed, not_yet, table
 
 TITLE = "Appendix E: the statements of January 2026, judged"
@@ -34,11 +34,27 @@ def section(study: Study) -> list[str]:
     for item in found:
         lines += [_paragraph(item), ""]
     lines += ["### Open questions of January 2026", ""]
-    lines += [
-        f"- {question.id}, {question.text} {', '.join(not_yet(verb) for verb in question.verbs).capitalize()}."
-        for question in register().question
-    ]
+    asked = answered(study)
+    lines += table(
+        "The questions that the earlier study left open, with the answers that the rows of their experiments give.",
+        ["id", "question", "answer"],
+        [[item.id, item.text, f"**{item.verdict}**" if item.verdict else _unanswered(item)] for item in asked],
+    )
+    for question in asked:
+        if question.commands:
+            lines += [_answer(question), ""]
     return [*lines, ""]
+
+
+def _unanswered(item: Answered) -> str:
+    return ", ".join(not_yet(verb) for verb in item.verbs)
+
+
+def _answer(item: Answered) -> str:
+    parts = [f"**{item.id}**, {item.verdict or _unanswered(item)}. {item.why}"]
+    told = [f"{time}, {words}" for time, words in (("Then", item.then), ("Now", item.now)) if words]
+    parts += [f"{words}." for words in told] if item.then != item.now else [f"Then and now, {item.now}."]
+    return " ".join([*parts, *_support(item)])
 
 
 def _named(study: Study, newest: bool) -> str:
@@ -53,6 +69,12 @@ def _first(answer: str) -> str:
 def _paragraph(item: Judged) -> str:
     parts = [f"**{item.id}**, {item.verdict.value}. {item.why}"]
     parts += [f"Then, {item.then}. Now, {item.now}."] if item.then != item.now else [f"Then and now, {item.now}."]
+    return " ".join([*parts, *_support(item)])
+
+
+def _support(item: Judged | Answered) -> list[str]:
+    """The lines that a verdict rests on, and the command that repeats its experiment."""
+    parts = []
     if item.evidence:
         more = f"; {len(item.evidence) - _QUOTES} more" if len(item.evidence) > _QUOTES else ""
         parts.append(f"Lines: {'; '.join(_quote(one) for one in _spread(item.evidence))}{more}.")
@@ -61,7 +83,7 @@ def _paragraph(item: Judged) -> str:
         parts.append(
             f"Repeat: {code(item.commands[0])}" + (f" and {others} more, as in appendix A." if others else ".")
         )
-    return " ".join(parts)
+    return parts
 
 
 def _spread(quotes: tuple[Quoted, ...]) -> list[Quoted]:

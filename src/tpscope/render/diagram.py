@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 
-_AXIS = re.compile(r"^%% mesh (.*)$", re.M)
+_AXIS = re.compile(r"^\s*%% mesh (.*)$", re.M)
 _NODE = re.compile(r'(?P<id>\w+)(?:\["(?P<box>[^"]*)"\]|\{"(?P<question>[^"]*)"\})')
 _EDGE = re.compile(r"^(?P<from>\w+) -->(?:\|(?P<word>[^|]*)\|)? (?P<to>\w+)")
 _THICK = re.compile(r"^style (\w+) stroke-width:4px$")

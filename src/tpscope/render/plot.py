@@ -15,7 +15,7 @@ from html import escape
 KINDS = ("stacked", "bars")
 _NUMBER = re.compile(r"^[\d,.]+\s*%?$")
 _WIDTH, _ROW, _BAR, _TOP = 344.0, 19.0, 15.0, 20.0
-_CHARACTER, _SMALL = 6.0, 5.9
+_CHARACTER, _SMALL = 6.6, 5.9
 # Verdicts keep their colour wherever they stand; other series take the first that is free.
 _OF_VERDICT = {"equal": 0, "different": 1, "crashed": 2, "refused": 3, "unsupported": 4, "inconclusive": 5}
 
@@ -156,6 +156,6 @@ def _part(part: Part, x: float, y: float, width: float, colour: int, kind: str) 
     if kind == "bars":
         label = f'<text class="value" x="{x + width + 4:.1f}" y="{y + 11.5:g}">{escape(part.said)}</text>'
         return [f'<g class="mark">{rect}</g>', label]
-    words = next((text for text in (f"{part.said} {part.series}", part.said) if len(text) * _SMALL + 4 <= width), "")
+    words = next((text for text in (f"{part.said} {part.series}", part.said) if len(text) * _SMALL + 3 <= width), "")
     on = f'<text class="on s{colour}" x="{x + width / 2:.1f}" y="{y + 11.5:g}">{escape(words)}</text>' if words else ""
     return [f'<g class="mark"><title>{escape(part.said)} {escape(part.series)}</title>{rect}{on}</g>']

@@ -12,7 +12,9 @@ class Visit:
     """A module of the layer that ran, in the order of entry. `takes` and `gives` name storages: equal is the same.
 
     Shapes are those of its first input and output on one rank, and of the same module in the unsharded model.
-    Collectives of the backward are those between the gradient of its output and the next such gradient.
+    `before` has collectives of the arithmetic between the module before and this one (of the layer:
+    after its last module). Collectives of the backward are those between the gradient of its output and the next such
+    gradient; a vector's, as of a norm's weight, are kept apart.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Visit:
     shape_out: list[int] = field(default_factory=list)
     whole_in: list[int] = field(default_factory=list)
     whole_out: list[int] = field(default_factory=list)
+    before: dict[str, int] = field(default_factory=dict)
     forward: dict[str, int] = field(default_factory=dict)
     backward: dict[str, int] = field(default_factory=dict)
 

@@ -25,8 +25,9 @@ def layers(study: Study) -> list[str]:
         "The first decoder layer of the two-layer model, TP=2, with hooks around every module: a box is a module that "
         "ran, with the kind of style that the plan gives it and the collectives that were issued in it; an arrow is a "
         "tensor that one box gave and another took, told by its storage, with the layout that its shape shows beside "
-        "the unsharded model's (a partial sum looks whole). A dashed box is what a module computes between its "
-        f"parts. Residual additions are in the layer's own. Repeated by {commands}.", "",
+        "the unsharded model's (a partial sum looks whole). What a module computes between its parts is its "
+        "own arithmetic: it is drawn as taking all that no box has taken yet; residual additions are in it. Repeated "
+        f"by {commands}.", "",
     ]  # fmt: skip
     for model in dict.fromkeys(row.model for row in rows):
         lines += [f"#### {model}", ""]
@@ -69,7 +70,7 @@ def _alike(study: Study, rows: list[Block], plain: dict[str, list[str]]) -> list
 def _totals(row: Block) -> str:
     sums = {"forward": Counter[str](), "backward": Counter[str](), "of weights": Counter[str]()}
     for visit in row.visits:
-        sums["forward"].update(visit.forward)
+        sums["forward"].update(Counter(visit.before) + Counter(visit.forward))
         for kind, count in visit.backward.items():
             sums["of weights" if " " in kind else "backward"][kind.partition(" ")[0]] += count
     words = f"a layer issues {counted(sums['forward'])} in forward and {counted(sums['backward'])} in backward"
@@ -103,28 +104,47 @@ def _diagram(study: Study, row: Block) -> list[str]:
     ]
     graph = _Graph()
     graph.add(IN, "input of the layer")
+    between = _between(row, [visit.name for visit in leaves])
     gave: dict[int, str] = {}
     ids: dict[str, Visit] = {}
     for number, visit in enumerate(leaves):
         name = f"n{number}"
         source = gave.get(visit.takes)
         layout = _layout(visit.shape_in, visit.whole_in, row.tp)
+        before = between[visit.name]
         if source is None and number:
             source = f"a{number}"
             waiting = [one for one in graph.open if one != IN]
-            graph.add(source, f"own arithmetic of<br/>{kinds.get(visit.parent, row.kind)}")
+            words = [f"own arithmetic of<br/>{kinds.get(visit.parent, row.kind)}"]
+            graph.add(source, "<br/>".join([*words, *([f"forward: {_times(before)}"] if before else [])]))
+            before = {}
             for one in waiting:
                 graph.join(one, source, _layout(ids[one].shape_out, ids[one].whole_out, row.tp))
-        graph.add(name, _text(visit, _style(study, row, visit)))
+        graph.add(name, _text(visit, _style(study, row, visit), before))
         graph.join(source or IN, name, layout)
         ids[name] = visit
         if visit.gives:
             gave[visit.gives] = name
-    graph.add(OUT, f"output of the layer<br/>own arithmetic of {row.kind}")
+    after = next((visit.before for visit in row.visits if not visit.name), {})
+    words = ["output of the layer", f"own arithmetic of {row.kind}", *([f"forward: {_times(after)}"] if after else [])]
+    graph.add(OUT, "<br/>".join(words))
     for one in [one for one in graph.open if one != OUT]:
         layout = _layout(ids[one].shape_out, ids[one].whole_out, row.tp) if one in ids else ""
         graph.join(one, OUT, layout)
     return flow_diagram(graph.nodes, graph.edges)
+
+
+def _between(row: Block, leaves: list[str]) -> dict[str, dict[str, int]]:
+    """By leaf, the collectives of the arithmetic around it that were issued since the leaf before."""
+    found: dict[str, dict[str, int]] = {}
+    waiting: Counter[str] = Counter()
+    for visit in row.visits:
+        waiting.update(visit.before if visit.name else {})
+        if visit.name in leaves:
+            found[visit.name], waiting = dict(waiting), Counter()
+        else:
+            waiting.update(visit.forward)
+    return found
 
 
 def _layout(local: list[int], whole: list[int], tp: int) -> str:
@@ -137,8 +157,8 @@ def _layout(local: list[int], whole: list[int], tp: int) -> str:
     return f"Shard({cut[0]})" if len(cut) == 1 and local[cut[0]] * tp == whole[cut[0]] else "another shape"
 
 
-def _text(visit: Visit, style: str) -> str:
-    words = [visit.name.rpartition(".")[2], style]
+def _text(visit: Visit, style: str, before: dict[str, int]) -> str:
+    words = [visit.name.rpartition(".")[2], style, *([f"before it: {_times(before)}"] if before else [])]
     backward = {kind: count for kind, count in visit.backward.items() if " " not in kind}
     words += [
         f"{way}: {_times(counts)}" for way, counts in (("forward", visit.forward), ("backward", backward)) if counts

@@ -22,7 +22,8 @@ from tpscope.language.answer import to_json
 
 @dataclass
 class Visit:
-    """One module of the layer that has no children of its own that ran, or the layer (`name` is empty)."""
+    """One module of the layer, or the layer (`name` is empty). `before` has the collectives since the module before it
+    was left: those of the arithmetic of whatever module is around both. Of the layer, those after its last module."""
 
     name: str
     kind: str
@@ -31,6 +32,7 @@ class Visit:
     gives: int = 0
     shape_in: list[int] = field(default_factory=list)
     shape_out: list[int] = field(default_factory=list)
+    before: dict[str, int] = field(default_factory=dict)
     forward: dict[str, int] = field(default_factory=dict)
     backward: dict[str, int] = field(default_factory=dict)
 
@@ -42,9 +44,9 @@ class Watch:
         self.path, layer = first_layer(model)
         self.layer = layer
         self.visits: list[Visit] = []
-        self._open: list[Visit] = []
         self._alive: list[Any] = []
         self._given: set[int] = set()
+        self._after = Visit("", "", "")
         for name, module in layer.named_modules():
             visit = Visit(name, type(module).__name__.removeprefix("FSDP"), name.rpartition(".")[0])
             module.register_forward_pre_hook(self._enter(visit), prepend=True, with_kwargs=True)
@@ -56,7 +58,7 @@ class Watch:
             visit.takes, visit.shape_in = self._mark(tensor)
             if not visit.name and isinstance(tensor, torch.Tensor) and tensor.requires_grad:
                 tensor.register_hook(self._backward(None))
-            self._open.append(visit)
+            visit.before, self._after = self._after.forward, Visit("", "", "")
             self.visits.append(visit)
             now.visit, now.phase = visit, "forward"
 
@@ -66,8 +68,9 @@ class Watch:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             tensor = _first(output)
             visit.gives, visit.shape_out = self._mark(tensor)
-            self._open.pop()
-            now.visit = self._open[-1] if self._open else None
+            now.visit = self._after if visit.name else None
+            if not visit.name:
+                visit.before = self._after.forward
             # A module that hands on what a part of it gave has that part's gradient: it is the part's.
             if isinstance(tensor, torch.Tensor) and tensor.requires_grad and visit.gives not in self._given:
                 tensor.register_hook(self._backward(visit))

@@ -150,7 +150,7 @@ def test_names_of_schedules_that_are_listed_and_not_taken_are_counted():
 
 
 def test_without_rows_the_verb_is_named():
-    assert "ot measured yet (report experiments)" in section()
+    assert "ot measured yet (experiments: pipeline)" in section()
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,12 @@ def layers(study: Study) -> list[str]:
     commands = listed(f"`{row.command}`" for row in rows)
     lines = [
         "### One decoder layer as it ran", "",
-        f"The first decoder layer of the two-layer model, TP={rows[0].tp}, with hooks around every module: a box is a "
-        "module that ran, with the kind of style that the plan gives it and the collectives that were issued in it; an arrow is a "
-        "tensor that one box gave and another took, told by its storage, with the layout that its shape shows beside "
-        "the unsharded model's (a partial sum looks whole). What a module computes between its parts is its "
-        "own arithmetic: it is drawn as taking all that no box has taken yet; residual additions are in it. Repeated "
+        f"The first decoder layer of the two-layer model, TP={rows[0].tp}, with hooks around every module: a "
+        "box is a module that ran, with the kind of style that the plan gives it and the collectives that "
+        "were issued in it; an arrow is a tensor that one box gave and another took, told by its storage, "
+        "with the layout that its shape shows beside the unsharded model's (a partial sum looks whole). What "
+        "a module computes between its parts is its own arithmetic: it is drawn as taking all that no box has "
+        "taken yet; residual additions are in it. Repeated "
         f"by {commands}.", "",
     ]  # fmt: skip
     for model in dict.fromkeys(row.model for row in rows):

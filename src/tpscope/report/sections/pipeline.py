@@ -20,7 +20,7 @@ def section(study: Study) -> list[str]:
     lines = ["### Who has it", "", *_answers(study)]
     lines += ["### Stages", ""]
     if not rows:
-        return [*lines, not_yet("report experiments").capitalize() + ".", "", *_proofs(study)]
+        return [*lines, not_yet("experiments: pipeline").capitalize() + ".", "", *_proofs(study)]
     commands = listed(f"`{row.command}`" for row in rows)
     first = rows[0]
     lines += [
@@ -79,7 +79,10 @@ def _answer(run: RunRow, key: str) -> list[str]:
     if column.status == Status.OK:
         return [built, ABSENT]
     words = f": {column.error.message}" if column.error else ""
-    return [f"{built}; **{column.status.value}**{words}", at(column.error.where) if column.error else ABSENT]
+    return [
+        f"{built}; **{column.status.value}**{words}",
+        at(column.error.where) if column.error and column.error.where else ABSENT,
+    ]
 
 
 def _named(stage: Stage) -> str:

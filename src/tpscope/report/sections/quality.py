@@ -105,13 +105,13 @@ def section(study: Study) -> list[str]:
     lines = table(
         "The quality criteria of the brief. Each result is computed from this text and the rows it was made from; "
         "`tpscope report --check FILE` resolves text, rows and installed sources against each other again.",
-        ["criterion", "checked by", "result"],
-        [[name, words, str(check(reading))] for name, words, check in CRITERIA],
+        ["criterion", "result", "checked by"],
+        [[name, str(check(reading)), words] for name, words, check in CRITERIA],
     )
     return lines + table(
         "The review items of the brief, in the same way.",
-        ["item", "checked by", "result"],
-        [[name, words, str(check(reading))] for name, words, check in REVIEW],
+        ["item", "result", "checked by"],
+        [[name, str(check(reading)), words] for name, words, check in REVIEW],
     )
 
 

@@ -227,6 +227,17 @@ def test_every_link_leads_somewhere(opened):
     assert opened.run(gone) == []
 
 
+def test_printed_tables_keep_their_headings(opened):
+    seen = "return [...document.querySelectorAll('thead th')].every((one) => one.innerText.trim() !== '')"
+    opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert opened.run(seen)
+        opened.run("document.querySelector('thead button').style.display = 'none'")
+        assert not opened.run(seen)
+    finally:
+        opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_printing_expands_everything(opened):
     opened.run("dispatchEvent(new Event('beforeprint'))")
     assert opened.run("return document.querySelectorAll('details:not([open])').length") == 0

@@ -34,7 +34,7 @@ while (walker.nextNode()) {
   const node = walker.currentNode.parentElement;
   if (!walker.currentNode.data.trim() || !node.getClientRects().length || node.closest("script, title, desc")) continue;
   const drawn = node.closest("svg");
-  const square = node.closest(".rank")?.querySelector("rect");
+  const square = node.closest(".rank, .mark")?.querySelector("rect");
   const front = parse(drawn ? getComputedStyle(node).fill : getComputedStyle(node).color);
   const back = square ? parse(getComputedStyle(square).fill) : behind(node);
   const value = ratio(front, back);

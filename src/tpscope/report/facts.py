@@ -32,6 +32,8 @@ class Study:
     ):  # fmt: skip
         self.proofs = Proofs(list(proofs))
         self.experiments = list(experiments)
+        # The text so far, by title: what the appendices that are about the text read.
+        self.written: dict[str, list[str]] = {}
         self.runs = [row for row in rows if isinstance(row, RunRow)]
         self.sources = [row for row in rows if isinstance(row, SourceRow)]
         self.frameworks = list(dict.fromkeys(column.id for run in self.runs for column in run.answers))

@@ -27,11 +27,14 @@ from tpscope.report.sections import (
     architecture,
     changed,
     configuration,
+    glossary,
     hugging_face,
     mesh,
     models,
     overview,
+    pipeline,
     plans,
+    quality,
     register,
     sequence,
     styles,
@@ -53,6 +56,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = tuple(
 APPENDICES: tuple[tuple[str, Section], ...] = (
     (appendix.REPEAT, appendix.repeat), (appendix.SHIMS, appendix.shims), (appendix.TORCH, appendix.torch),
     (appendix.FILES, appendix.files), (register.TITLE, register.section),
+    (pipeline.TITLE, pipeline.section), (glossary.TITLE, glossary.section), (quality.TITLE, quality.section),
 )  # fmt: skip
 
 
@@ -74,7 +78,8 @@ def page(
     lines = [f"# {_title(study)}", "", f"<!-- {made} -->", "", *_dated(study), "## Contents", ""]
     lines += [*(f"- [{title}](#{anchor(title)})" for title, _ in parts), ""]
     for title, section in parts:
-        lines += [f"## {title}", "", *section(study)]
+        study.written[title] = section(study)
+        lines += [f"## {title}", "", *study.written[title]]
     return _tidy(lines)
 
 
@@ -92,6 +97,10 @@ def part(rows: list[Row], proofs: Iterable[prove_rows.Row], title: str, experime
     """One section or appendix as Markdown, by its title. It may be one that these rows do not call for."""
     study = Study(rows, proofs, experiments)
     sections = dict((*SECTIONS, (changed.TITLE, changed.section), *APPENDICES))
+    if title in (glossary.TITLE, quality.TITLE):
+        # These are about the text before them.
+        for name, section in chapters(study):
+            study.written[name] = section(study)
     return _tidy([f"## {title}", "", *sections[title](study)])
 
 

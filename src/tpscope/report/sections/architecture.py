@@ -8,7 +8,8 @@ from tpscope.report.facts import Study
 from tpscope.report.rows import HANDED, SYNCHRONIZED, Column, RunRow
 from tpscope.report.runs import ADAPTERS, SEQUENCE
 from tpscope.report.sections import complexity
-from tpscope.report.text import ABSENT, chain_diagram, counted, listed, not_yet, quote, table
+from tpscope.report.sections.flow import COLLECTIVES, by_kind, layers
+from tpscope.report.text import ABSENT, chain_diagram, counted, listed, not_yet, plotted, quote, table
 
 TITLE = "Core architecture"
 _PHASES = ("forward", "loss", "backward", "loop")
@@ -66,7 +67,16 @@ def section(study: Study) -> list[str]:
             if _ran(study, key, file.path)
         ],
     )  # fmt: skip
+    lines += layers(study)
     lines += ["### What the ranks exchange", ""]
+    lines += plotted("stacked")
+    lines += table(
+        f"Collectives of one step by kind, `{model}`: forward, loss and backward of a two-layer model with the real "
+        "head counts, together. The training loop is left out, since some stopped in it. An all-reduce of a tensor "
+        "moves about twice the bytes of an all-gather or a reduce-scatter of it.",
+        ["question", "framework", *COLLECTIVES],
+        by_kind(study),
+    )
     lines += table(
         "Collectives that were issued for a two-layer model with the real head counts, from one forward to the "
         "optimizer step, recorded on a fake process group; figures per step of the small model, not of the real "

@@ -9,12 +9,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tpscope.report.experiments.edge_rows import Edge
 from tpscope.report.experiments.rows import Measured
 from tpscope.report.rows import line
 
 EXPERIMENTS = Path("results/experiments.jsonl")
 # Every kind of row, by the word that its `row` field holds. A new experiment adds its own here.
-KINDS: dict[str, type[Measured]] = {}
+KINDS: dict[str, type[Measured]] = {"edge": Edge}
 _READ: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
 
 

@@ -54,9 +54,9 @@ def treated(row: Edge) -> Treated:
     verdict = row.proof.verdict if row.proof else Verdict.INCONCLUSIVE
     if row.failed:
         return Treated.OPEN
-    if Status.REFUSED == row.status or verdict == Verdict.REFUSED:
+    if row.status == Status.REFUSED or verdict == Verdict.REFUSED:
         return Treated.REFUSED
-    if Status.CRASHED == row.status or verdict == Verdict.CRASHED:
+    if row.status == Status.CRASHED or verdict == Verdict.CRASHED:
         return Treated.CRASHED
     if row.status == Status.OK and row.sharded_fraction == 0:
         return Treated.TOLD if row.warned else Treated.WHOLE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -20,6 +21,7 @@ class Treated(StrEnum):
     CRASHED = "crashed"
     WHOLE = "silently left whole"
     DIFFERENT = "silently different"
+    ORDINARY = "ends as an ordinary model does"
     OPEN = "cannot be told"
 
 
@@ -31,12 +33,14 @@ class Edge(Measured):
     """`status` to `raised` are the comparison's, at the published size; `proof` is the proof-sized model's.
 
     `warned` is the first warning that speaks of a plan or of tensor parallelism. `stopped` is what ended the proof.
+    `control` marks an ordinary model, beside which the edge cases are judged.
     """
 
     edge: str
     says: str
     model: str
     tp: int
+    control: bool = False
     status: Status = Status.OK
     level: str = ""
     rules: int = 0
@@ -50,7 +54,7 @@ class Edge(Measured):
 
 
 def treated(row: Edge) -> Treated:
-    """What became of an edge case. The proof speaks of training, the comparison of the size that was published."""
+    """What became of a case by itself. The proof speaks of training, the comparison of the size that was published."""
     verdict = row.proof.verdict if row.proof else Verdict.INCONCLUSIVE
     if row.failed:
         return Treated.OPEN
@@ -73,3 +77,31 @@ def because(row: Edge) -> Failure | None:
     if row.raised and row.status in (Status.REFUSED, Status.CRASHED):
         return row.raised
     return row.stopped
+
+
+class Edges:
+    """The edge cases of all frameworks, each judged beside the ordinary model under the same framework."""
+
+    def __init__(self, rows: Iterable[Edge]):
+        kept = list(rows)
+        self.rows = [row for row in kept if not row.control]
+        self.controls = {row.framework: row for row in kept if row.control}
+
+    def of(self, framework: str) -> list[Edge]:
+        """The edge cases of one framework."""
+        return [row for row in self.rows if row.framework == framework]
+
+    def kind(self, row: Edge) -> Treated:
+        """How a case is treated; one that ends badly in the very way in which the ordinary model ends is told so."""
+        found, plain = treated(row), self.controls.get(row.framework)
+        if plain is None or row.control or found not in BAD or found != treated(plain):
+            return found
+        return Treated.ORDINARY if _end(row) == _end(plain) else found
+
+
+def _end(row: Edge) -> tuple[object, ...]:
+    """What a bad end is known by: what was raised and where, else the causes that the proof named."""
+    if error := because(row):
+        where = (error.where.path, error.where.line) if error.where else ()
+        return (error.kind, *where)
+    return tuple(sorted(row.proof.causes)) if row.proof else ()

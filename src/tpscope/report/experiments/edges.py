@@ -38,7 +38,8 @@ from tpscope.report.runs import FRAMEWORKS
 NAME = "edges"
 PURPOSE = "Edge cases in custom models, compared and proved under every framework."
 ASKED = (*FRAMEWORKS, "transformers@5.23.0")
-SECONDS = 120.0
+# Four ranks on two cores, beside whatever else the machine does: a case that is only slow must not look hung.
+SECONDS = 400.0
 _SPEAKS = re.compile(r"tp[_ ]?plan|tensor[- ]parallel|\btp\b|no plan|not shard|replicat", re.I)
 _LOUD = ("WARNING", "ERROR", "CRITICAL")
 
@@ -54,6 +55,7 @@ class Case(BaseModel):
     change: dict[str, Any] = {}
     config: dict[str, Any] = {}
     tp: int = 2
+    control: bool = False
 
     @property
     def described(self) -> str:
@@ -98,7 +100,8 @@ def _edge(case: Case, asker: Asker, target: Target, worlds: Worlds) -> Edge:
     column = compared(spec, case.tp, target, asker.pool)
     head = {**asker.head(target), "packages": dict(sorted(column.environment.get("packages", {}).items()))}
     row = Edge(
-        **head, edge=case.name, says=case.says, model=case.described, tp=case.tp, status=column.status,
+        **head, edge=case.name, says=case.says, model=case.described, tp=case.tp, control=case.control,
+        status=column.status,
         level=column.selection.level, rules=sum(rule.matched > 0 for rule in column.plan),
         sharded_fraction=round(column.sharded_fraction, 4), warned=warning(column),
         ignored=list(dict.fromkeys(str(item.get("setting", item)) for item in column.ignored)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tpscope.report.experiments.edge_rows import BAD, Edge, Treated, because, treated
+from tpscope.report.experiments.edge_rows import BAD, Edge, Edges, Treated, because
 from tpscope.report.judges.view import Quoted, Reply, View
 from tpscope.report.text import not_yet
 
@@ -11,19 +11,21 @@ EXPERIMENT = "experiments.edges"
 
 def black_box(view: View) -> Reply:
     """Q2: of the edge cases, how many does Axolotl shard right, how many does it refuse, how many end badly?"""
-    asked = [name for name in (view.axolotl, view.nemo) if name and view.study.measured(Edge, name)]
+    edges = Edges(view.study.measured(Edge))
+    asked = [name for name in (view.axolotl, view.nemo) if name and edges.of(name)]
     if view.axolotl not in asked:
         return Reply("", not_yet(EXPERIMENT))
-    rows = view.study.measured(Edge, view.axolotl)
-    bad = [row for row in rows if treated(row) in BAD]
+    rows = edges.of(view.axolotl)
+    bad = [row for row in rows if edges.kind(row) in BAD]
     verdict = f"{len(bad)} of {len(rows)} edge cases crash, come out different or stay whole without a word"
-    words = "; ".join(f"{name}: {counted(view.study.measured(Edge, name))}" for name in asked)
-    return Reply(verdict, words, tuple(line for name in asked for line in _lines(view.study.measured(Edge, name))))
+    words = "; ".join(f"{name}: {counted(edges, name)}" for name in asked)
+    return Reply(verdict, words, tuple(line for name in asked for line in _lines(edges.of(name))))
 
 
-def counted(rows: list[Edge]) -> str:
+def counted(edges: Edges, framework: str) -> str:
     """`5 sharded and equal (no plan, ...), 2 refused with a reason (...)`, best first."""
-    found = {kind: [row.edge for row in rows if treated(row) == kind] for kind in Treated}
+    rows = edges.of(framework)
+    found = {kind: [row.edge for row in rows if edges.kind(row) == kind] for kind in Treated}
     return ", ".join(f"{len(names)} {kind.value} ({', '.join(names)})" for kind, names in found.items() if names)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tpscope.report.experiments.edge_rows import BAD, Edge, Treated, because, treated
+from tpscope.report.experiments.edge_rows import BAD, Edge, Edges, Treated, because
 from tpscope.report.facts import Study
 from tpscope.report.text import ABSENT, at, code, listed, table
 
@@ -18,36 +18,39 @@ def section(study: Study) -> list[str]:
         return []
     keys = list(dict.fromkeys([*(key for key in study.frameworks if study.measured(Edge, key)),
                                *(row.framework for row in rows)]))  # fmt: skip
-    found = {(row.edge, row.framework): row for row in rows}
-    edges = list({row.edge: row for row in rows}.values())
+    named = list({row.edge: row for row in rows}.values())
+    edges = Edges(rows)
+    cells = {(row.edge, row.framework): _cell(edges, row) for row in rows}
     lines = [TITLE, ""]
     lines += table(
         "Every case was compared at its published size and proved at a proof-sized one, with nothing set but tensor "
         "parallelism (appendix A has the commands). A framework that refuses says why; one that crashes does not.",
-        ["case", "what it is", "model", "tp", *keys],
+        ["case", "model", "tp", *keys],
         [
-            [one.edge, one.says, code(one.model), str(one.tp), *(_cell(found.get((one.edge, key))) for key in keys)]
-            for one in edges
+            [
+                f"{one.edge}: {one.says}", code(one.model), str(one.tp),
+                *(cells.get((one.edge, key), "not asked") for key in keys),
+            ]
+            for one in named
         ],
     )  # fmt: skip
-    counts = {key: Counter(treated(row) for row in rows if row.framework == key) for key in keys}
+    counts = {key: Counter(edges.kind(row) for row in edges.of(key)) for key in keys}
     lines += table(
-        f"The {len(edges)} cases counted.", ["framework", *(kind.value for kind in Treated)],
+        f"The {len({row.edge for row in edges.rows})} edge cases counted.",
+        ["framework", *(kind.value for kind in Treated)],
         [[key, *(str(counts[key][kind]) for kind in Treated)] for key in keys],
     )  # fmt: skip
     lines += table(
         "What is behind each cell that is not `sharded and equal`: the framework's own words, or what the proof found.",
         ["case", "framework", "level", "sharded", "what it says, or what was found", "at"],
-        [_behind(row) for row in rows if treated(row) != Treated.EQUAL],
+        [_behind(row) for row in rows if edges.kind(row) != Treated.EQUAL],
     )
     return lines
 
 
-def _cell(row: Edge | None) -> str:
-    if row is None:
-        return "not asked"
-    kind = treated(row)
-    causes = f": {listed(row.proof.causes)}" if row.proof and row.proof.causes and kind == Treated.DIFFERENT else ""
+def _cell(edges: Edges, row: Edge) -> str:
+    kind = edges.kind(row)
+    causes = f": {listed(row.proof.causes)}" if row.proof and row.proof.causes else ""
     return f"**{kind.value}**{causes}" if kind in BAD else f"{kind.value}{causes}"
 
 

@@ -20,7 +20,8 @@ from torch.distributed.tensor.parallel import parallelize_module
 
 from tpscope.frameworks.inside.experiments.style_cases import Scene, Styles
 
-SECONDS = 60.0
+# Seconds a run may take, on a machine that does other things too; and the others once one rank has raised.
+SECONDS, GRACE = 300.0, 20.0
 _POLL = 0.01
 
 
@@ -62,18 +63,27 @@ def sharded(
     files = [scratch / f"{time.monotonic_ns()}-{rank}" for rank in range(ranks)]
     store = scratch / f"{time.monotonic_ns()}-store"
     children = [_fork(scene, styles, rank, ranks, store, files[rank], after) for rank in range(ranks)]
+    _wait(children)
+    late = Left(raised=f"no answer within {SECONDS:.0f} s")
+    lefts = [torch.load(file, weights_only=False) if file.is_file() else late for file in files]
+    # A rank that was ended since another raised has nothing to say of its own.
+    return sorted(lefts, key=lambda left: left is late) if any(left.raised for left in lefts) else lefts
+
+
+def _wait(children: list[int]) -> None:
+    """Until all have ended, or their time is over: soon after one of them raised, it is."""
     deadline = time.monotonic() + SECONDS
     waiting = set(children)
     while waiting and time.monotonic() < deadline:
-        waiting -= {child for child in waiting if os.waitpid(child, os.WNOHANG)[0]}
+        for child in sorted(waiting):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                waiting.discard(child)
+                deadline = min(deadline, time.monotonic() + GRACE) if status else deadline
         time.sleep(_POLL)
     for child in waiting:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    return [
-        torch.load(file, weights_only=False) if file.is_file() else Left(raised=f"no answer within {SECONDS:.0f} s")
-        for file in files
-    ]
 
 
 def _fork(
@@ -87,7 +97,7 @@ def _fork(
     try:
         dist.init_process_group(
             "gloo", store=dist.FileStore(str(store), ranks), rank=rank, world_size=ranks,
-            timeout=timedelta(seconds=SECONDS / 2),
+            timeout=timedelta(seconds=SECONDS),
         )  # fmt: skip
         mesh = init_device_mesh("cpu", (ranks,), mesh_dim_names=("tp",))
         left.tensors = _run(scene, styles(), mesh, rank, ranks, after)
@@ -97,7 +107,7 @@ def _fork(
     torch.save(left, f"{file}.partial")
     os.rename(f"{file}.partial", file)
     # Without the group's own farewell, which would wait for a rank that raised.
-    os._exit(0)
+    os._exit(1 if left.raised else 0)
 
 
 def _run(

@@ -24,7 +24,8 @@ def section(study: Study) -> list[str]:
     lines = [TITLE, ""]
     lines += table(
         "Every case was compared at its published size and proved at a proof-sized one, with nothing set but tensor "
-        "parallelism (appendix A has the commands). A framework that refuses says why; one that crashes does not.",
+        "parallelism (appendix A has the commands). A framework that refuses says why; one that crashes does not. The "
+        "ordinary model is there to compare with: an end that it shares is not the edge's doing.",
         ["case", "model", "tp", *keys],
         [
             [

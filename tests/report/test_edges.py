@@ -10,6 +10,7 @@ from tpscope.frameworks import registry
 from tpscope.language.answer import Failure, FrameworkAnswer, LogLine, TrailLine
 from tpscope.language.proof import Cause, Depth
 from tpscope.language.verdict import Status, Verdict
+from tpscope.report import study
 from tpscope.report.experiments import edges, store
 from tpscope.report.experiments.asking import Asker
 from tpscope.report.experiments.edge_rows import BAD, Edge, Edges, Treated, because, treated
@@ -17,7 +18,7 @@ from tpscope.report.facts import Study
 from tpscope.report.judges import edges as judge
 from tpscope.report.judges.view import View
 from tpscope.report.prove_rows import Cell, Named
-from tpscope.report.rows import Provenance
+from tpscope.report.rows import Provenance, SourceRow
 from tpscope.report.sections import edges as section
 from tpscope.report.text import not_yet
 
@@ -44,6 +45,14 @@ def test_every_case_is_a_model_that_has_what_the_case_is_about():
     assert specs["remote code"].remote_code
     four = next(case for case in edges.cases() if case.tp == 4)
     assert specs[four.name].config["num_key_value_heads"] < four.tp
+
+
+def test_no_framework_brings_a_plan_for_the_model_that_has_none():
+    sources = [row for row in study.recorded(ROOT) if isinstance(row, SourceRow)]
+    plain = next(case for case in edges.cases() if case.name == "no plan").spec()
+    assert sources
+    assert not [row.framework for row in sources if plain.model_type in row.plans_of_configs]
+    assert all("llama" in row.plans_of_configs for row in sources)
 
 
 def test_a_change_of_what_the_config_has_not_is_refused():

@@ -19,6 +19,7 @@ def section(study: Study) -> list[str]:
     keys = list(dict.fromkeys([*(key for key in study.frameworks if study.measured(Edge, key)),
                                *(row.framework for row in rows)]))  # fmt: skip
     named = list({row.edge: row for row in rows}.values())
+    order = {row.edge: number for number, row in enumerate(named)}
     edges = Edges(rows)
     cells = {(row.edge, row.framework): _cell(edges, row) for row in rows}
     lines = [TITLE, ""]
@@ -44,7 +45,7 @@ def section(study: Study) -> list[str]:
     lines += table(
         "What is behind each cell that is not `sharded and equal`: the framework's own words, or what the proof found.",
         ["case", "framework", "level", "sharded", "what it says, or what was found", "at"],
-        [_behind(row) for row in rows if edges.kind(row) != Treated.EQUAL],
+        [_behind(row) for row in sorted(rows, key=lambda row: order[row.edge]) if edges.kind(row) != Treated.EQUAL],
     )
     return lines
 

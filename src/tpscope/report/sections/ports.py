@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tpscope.language.port import Means
 from tpscope.report.experiments.style_rows import Port, Style, counterpart, ported, why
 from tpscope.report.facts import Study
@@ -23,17 +25,17 @@ def section(study: Study) -> list[str]:
         "gradients of inputs and parameters and every placement were compared, and the class itself with the unsharded "
         "module. The least that gives the same counts: no style, one style, several one after the other, a patch of "
         "ours. A counterpart that is wrong on purpose had to come out different each time.",
-        ["framework", "class", "tried on", "in PyTorch", "by", "largest error", "not the same, though equal"],
-        [_verdict(row) for row in rows],
+        ["framework", "class", "tried on", "in PyTorch", "by", "largest error", "equal, and yet"],
+        _alike((row.framework, _verdict(row)) for row in rows),
     )
     tried = [(row, one) for row in rows for one in row.trial.tries]
     lines += table(
         "Everything that was tried in the place of a class.",
         ["framework", "class", "tried", "as", "outcome", "what differs"],
-        [
-            [row.framework, f"`{row.style}`", code(one.text), one.means.value, one.outcome.value, one.said or ABSENT]
+        _alike(
+            (row.framework, (f"`{row.style}`", code(one.text), one.means.value, one.outcome.value, one.said or ABSENT))
             for row, one in tried
-        ],
+        ),
     )
     patches = {one.source: one for _, one in tried if one.means == Means.PATCH}
     if patches:
@@ -43,16 +45,24 @@ def section(study: Study) -> list[str]:
     return lines
 
 
-def _verdict(row: Style) -> list[str]:
+def _alike(rows: Iterable[tuple[str, tuple[str, ...]]]) -> list[list[str]]:
+    """Rows that only the framework tells apart as one, with all frameworks."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for framework, cells in rows:
+        found.setdefault(cells, []).append(framework)
+    return [[listed(frameworks), *cells] for cells, frameworks in found.items()]
+
+
+def _verdict(row: Style) -> tuple[str, ...]:
     own, found, kind = row.trial.own, counterpart(row), ported(row)
     here = kind in (Port.COVERED, Port.PORTABLE) and found is not None
     by = _by(row) if here else why(row)
     errors = [one.error for one in (own, found) if one and one.error is not None]
     notes = [*(own.notes if own else []), *(found.notes if found else []), *row.trial.shims]
-    return [
-        row.framework, f"`{row.style}`", row.trial.scene or ABSENT, f"**{kind.value}**", by,
+    return (
+        f"`{row.style}`", row.trial.scene or ABSENT, f"**{kind.value}**", by,
         f"{max(errors):.1e}, allowed {row.trial.tolerance:.1e}" if errors else ABSENT, "; ".join(notes) or ABSENT,
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def _by(row: Style) -> str:

@@ -57,7 +57,7 @@ class Hangs(ParallelStyle):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """As in a framework's interpreter: threads of an OpenMP pool do not live on in a fork, which would wait for them."""
+    """As in a framework's interpreter: the threads of an OpenMP pool are not in a fork, which would wait for them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TPSCOPE := $(BIN)/tpscope
 
-.PHONY: compare report study test check sweep clean
+.PHONY: compare report study experiments test check sweep clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make check     lint, types, and whether generated documents match the recorded runs"
 	@echo "make study     run what the study needs and write docs/analysis and specs/"
 	@echo "make report    the whole study with TP=2 and 8, as Markdown and as one page, into out/"
+	@echo "make experiments   what choosing a plan costs and consists of, measured again on this machine, into results/"
 	@echo "make sweep     catalog x framework versions (x scenarios, proved: an hour) into results/, and the pages from it"
 
 .venv/ready: pyproject.toml constraints.txt
@@ -33,6 +34,11 @@ report: .venv/ready
 
 study: .venv/ready
 	$(BIN)/python -m tpscope.report.study
+
+experiments: .venv/ready
+	$(BIN)/python -m tpscope.report.experiments.cost
+	$(BIN)/python -m tpscope.report.experiments.complexity
+	$(BIN)/python -m tpscope.report.study --generate
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2

@@ -95,6 +95,20 @@ def counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()) if count) or "none"
 
 
+def duration(microseconds: float) -> str:
+    """A time with its unit: `26 µs`, `1.0 ms`, `0.53 s`."""
+    size, unit = next(
+        ((size, unit) for size, unit in ((1e6, "s"), (1e3, "ms")) if microseconds >= size / 2), (1.0, "µs")
+    )  # fmt: skip
+    value = microseconds / size
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+
+
+def percent(fraction: float) -> str:
+    """A share with the two digits that say something: `0.031 %`."""
+    return f"{float(f'{100 * fraction:.2g}'):g} %"
+
+
 def listed(items: Iterable[str], empty: str = "none") -> str:
     """Items joined by commas, each once."""
     return ", ".join(dict.fromkeys(items)) or empty

@@ -46,7 +46,7 @@ class Asker:
         return {
             "framework": target.id, "command": command(self.name, target.id), "made": self.made,
             "packages": dict(sorted(answer.packages.items())) if answer else {},
-            "failed": f"{said.kind}: {said.message}" if said else "",
+            "shims": list(answer.shims) if answer else [], "failed": f"{said.kind}: {said.message}" if said else "",
         }  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tpscope.report.experiments.complexity_rows import Complexity
+from tpscope.report.experiments.cost_rows import Cost
 from tpscope.report.experiments.edge_rows import Edge
 from tpscope.report.experiments.rows import Measured
 from tpscope.report.experiments.style_rows import Style
@@ -16,7 +18,7 @@ from tpscope.report.rows import line
 
 EXPERIMENTS = Path("results/experiments.jsonl")
 # Every kind of row, by the word that its `row` field holds. A new experiment adds its own here.
-KINDS: dict[str, type[Measured]] = {"edge": Edge, "style": Style}
+KINDS: dict[str, type[Measured]] = {"cost": Cost, "complexity": Complexity, "edge": Edge, "style": Style}
 _READ: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
 
 

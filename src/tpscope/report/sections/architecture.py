@@ -1,4 +1,4 @@
-"""Section 2: whose code does what, which files ran, and what the ranks exchange."""
+"""Section 2: whose code does what, which files ran, what the ranks exchange, how complex choice and application are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tpscope.report.facts import Study
 from tpscope.report.rows import HANDED, SYNCHRONIZED, Column, RunRow
 from tpscope.report.runs import ADAPTERS, SEQUENCE
+from tpscope.report.sections import complexity
 from tpscope.report.text import ABSENT, chain_diagram, counted, listed, not_yet, quote, table
 
 TITLE = "Core architecture"
@@ -14,10 +15,10 @@ _PHASES = ("forward", "loss", "backward", "loop")
 
 
 def section(study: Study) -> list[str]:
-    """Who does what; what ran; collectives."""
+    """Who does what; what ran; collectives; what choosing costs and consists of."""
     run = study.example()
     if run is None:
-        return [not_yet("compare").capitalize() + ".", ""]
+        return [not_yet("compare").capitalize() + ".", "", *complexity.lines(study)]
     model, keys = run.question.model, study.frameworks
     lines = ["### Whose code does what", ""]
     lines += table(
@@ -78,7 +79,7 @@ def section(study: Study) -> list[str]:
             if (column := one.column(key)) and column.collectives
         ],
     )  # fmt: skip
-    return lines
+    return [*lines, *complexity.lines(study)]
 
 
 def _asked(run: RunRow) -> str:

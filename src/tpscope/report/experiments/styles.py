@@ -36,8 +36,9 @@ def measure(asker: Asker, target: Target) -> Iterator[Style]:
         print(f"  {cited.name}", flush=True)
         answer = asker.ask(NAME, target, _MODEL, {"styles": [{"name": cited.name, "path": cited.where.path}]})
         trial = _TRIALS.validate_python(answer.value)[0] if answer.value else Trial(cited.name)
+        head = {**asker.head(target, answer), "shims": [*answer.shims, *trial.shims]}
         yield Style(
-            **asker.head(target, answer), style=cited.name, extends=cited.value, where=cited.where, trial=trial
+            **head, style=cited.name, extends=cited.value, where=cited.where, trial=trial
         )  # fmt: skip
 
 

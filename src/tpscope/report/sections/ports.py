@@ -58,7 +58,7 @@ def _verdict(row: Style) -> tuple[str, ...]:
     here = kind in (Port.COVERED, Port.PORTABLE) and found is not None
     by = _by(row) if here else why(row)
     errors = [one.error for one in (own, found) if one and one.error is not None]
-    notes = [*(own.notes if own else []), *(found.notes if found else []), *row.trial.shims]
+    notes = [*(own.notes if own else []), *(found.notes if found else [])]
     return (
         f"`{row.style}`", row.trial.scene or ABSENT, f"**{kind.value}**", by,
         f"{max(errors):.1e}, allowed {row.trial.tolerance:.1e}" if errors else ABSENT, "; ".join(notes) or ABSENT,

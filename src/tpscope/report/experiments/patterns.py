@@ -103,7 +103,7 @@ def _lookups(entered: list[ast.FunctionDef | ast.AsyncFunctionDef], ran: set[int
         for item in sorted((one for one in ast.walk(node) if isinstance(one, ast.Call)), key=lambda one: one.lineno):
             name = item.func.attr if isinstance(item.func, ast.Attribute) else getattr(item.func, "id", "")
             asked = [one.value for one in item.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
-            if name in ("getattr", "get") and item.lineno in ran and any("plan" in word for word in asked):
+            if name in ("getattr", "get") and item.lineno in ran and any("tp_plan" in word for word in asked):
                 yield LOOKUP, node.name, f"{name} of {asked[0]!r}", item.lineno
                 break
 

@@ -21,7 +21,9 @@ def hierarchy(view: View) -> Reply:
     step = f"{len(again)} functions again in every step" if again else "nothing in a step"
     if stopped and not again:
         step = f"nothing in a step, traced up to {listed(stopped)}"
-    verdict = f"{step}; once, {percent(_largest(found for _, found in nemo))} of a two-layer step"
+    whole, above = _largest(found for _, found in nemo), max(_above(found) for _, found in nemo)
+    more = f", {percent(above)} above the fastest level" if above else ""
+    verdict = f"{step}; once, {percent(whole)} of a two-layer step{more}"
     words = [f"{view.nemo}: {_levels(row.model, found)}" for row, found in nemo]
     if axolotl:
         worst = max((found for _, found in axolotl), key=lambda found: found.levels[0].times.median)
@@ -45,9 +47,15 @@ def _largest(found: Iterable[Costs]) -> float:
     return max(share(one, one.levels[0]) for one in found)
 
 
+def _above(found: Costs) -> float:
+    """How much more of a step the model's own level takes than the level that takes least, the fastest of each."""
+    return share(found, found.levels[0]) - min(share(found, level) for level in found.levels)
+
+
 def share(found: Costs, level: LevelCost) -> float:
-    """A choice as a fraction of one forward and backward of the two-layer model."""
-    return level.times.median / found.step.median
+    """A choice as a fraction of one forward and backward of the two-layer model: the fastest of each, since other work
+    on the machine falls on a long call more than on a short one."""
+    return level.times.least / found.step.least
 
 
 def fastest(found: Costs) -> LevelCost:

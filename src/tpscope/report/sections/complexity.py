@@ -13,6 +13,7 @@ from tpscope.report.judges.cost import fastest, share
 from tpscope.report.text import ABSENT, at, code, duration, listed, not_yet, percent, table
 
 _LONGEST = 90
+_NAMED = 3
 
 
 def lines(study: Study) -> list[str]:
@@ -41,8 +42,8 @@ def _cost(rows: Sequence[Cost]) -> list[str]:
         "building the model on meta, sharding it on meta by the framework's own application (NeMo's chooses again "
         "within), and one forward and backward of the model shrunk to two layers, unsharded, on the CPU. Times are "
         f"medians, with the fastest and the slowest. The machine's load average was {min(loads):.1f} to "
-        f"{max(loads):.1f} on {found[0][0].made.hardware.get('cpus')} processors; the further it is above them, the "
-        "less the slowest time says, and the more the ratios and the fastest.",
+        f"{max(loads):.1f} on {found[0][0].made.hardware.get('cpus')} processors; since other work falls on a long "
+        "call more than on a short one, shares are those of the fastest choice in the fastest step.",
         "",
     ]
     text += table(
@@ -64,17 +65,20 @@ def _cost(rows: Sequence[Cost]) -> list[str]:
         [
             [row.framework, f"`{row.model}`", duration(one.levels[0].times.median), _spread(one.build),
              _spread(one.apply), _spread(one.step),
-             percent(one.levels[0].times.median / (one.build.median + one.apply.median)), one.again.until,
+             percent(one.levels[0].times.least / (one.build.least + one.apply.least)), one.again.until,
              _again(one.again.chose_again, one.again.chosen), _again(one.again.applied_again, one.again.applied),
              str(one.again.calls)]
             for row, one in found
         ],
     )  # fmt: skip
-    left = {row.framework: listed(code(name.rpartition(":")[2]) for name in one.again.others) for row, one in found}
-    kept = [f"{key}: {names}" for key, names in left.items() if names != "none"]
+    left: dict[str, list[str]] = {}
+    for row, one in found:
+        left.setdefault(row.framework, []).extend(code(name.rpartition(":")[2]) for name in one.again.others)
+    kept = [f"{key}: {listed(sorted(set(names)))}" for key, names in left.items() if names]
     if kept:
         text += [
-            f"What application left in the model to run in every step, of the same files: {'; '.join(kept)}.", "",
+            "Functions of the same files that the step entered and neither the choice nor the application did: "
+            f"{'; '.join(kept)}.", "",
         ]  # fmt: skip
     return [*text, *_repeat(rows), *_failed(rows)]
 
@@ -106,7 +110,7 @@ def _complexity(rows: Sequence[Complexity]) -> list[str]:
         "went both ways over these models.",
         ["framework", "phase", "plans taken", "lines that ran", "files", "functions", "branches", "asked", "both ways"],
         [
-            [row.framework, one.phase, listed(row.models.values()), str(sum(one.lines.values())), str(len(one.lines)),
+            [row.framework, one.phase, listed(row.models.values()), str(sum(one.lines.values())), _files(one.lines),
              str(one.functions), _branches(one.branches), str(one.reached), str(one.both)]
             for row in rows for one in row.ran
         ],
@@ -151,6 +155,13 @@ def _complexity(rows: Sequence[Complexity]) -> list[str]:
 def _table(sentence: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table, or that there is nothing to put in it: what was looked for was not found."""
     return table(sentence, head, rows) if rows else [f"{sentence} There is none.", ""]
+
+
+def _files(ran: dict[str, int]) -> str:
+    """How many files, and the three of which most lines ran."""
+    most = sorted(ran.items(), key=lambda item: -item[1])[:_NAMED]
+    more = ", ..." if len(ran) > _NAMED else ""
+    return f"{len(ran)} ({listed(f'`{path}` {count}' for path, count in most)}{more})"
 
 
 def _branches(kinds: dict[str, int]) -> str:

@@ -115,11 +115,11 @@ def test_q2_counts_what_ends_badly_and_follows_the_rows():
     assert judge.black_box(view([])).words == not_yet("experiments.edges")
     rows = [made(edge="one"), made(Verdict.REFUSED, edge="two", stopped=SAID), made(edge="three")]
     found = judge.black_box(view(rows))
-    assert found.verdict.startswith("0 of 3 edge cases")
+    assert found.verdict.startswith("of 3 edge cases 2 sharded and equal, 0 that crash")
     assert "2 sharded and equal (one, three), 1 refused with a reason (two)" in found.words
     assert [one.line for one in found.evidence] == [LINE]
     rows[2] = made(Verdict.DIFFERENT, edge="three")
-    assert judge.black_box(view(rows)).verdict.startswith("1 of 3 edge cases")
+    assert judge.black_box(view(rows)).verdict.startswith("of 3 edge cases 1 sharded and equal, 1 that crash")
 
 
 def test_q2_is_open_where_only_the_other_framework_was_asked():

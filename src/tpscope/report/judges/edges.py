@@ -16,8 +16,14 @@ def black_box(view: View) -> Reply:
     if view.axolotl not in asked:
         return Reply("", not_yet(EXPERIMENT))
     rows = edges.of(view.axolotl)
-    bad = [row for row in rows if edges.kind(row) in BAD]
-    verdict = f"{len(bad)} of {len(rows)} edge cases crash, come out different or stay whole without a word"
+    kinds = [edges.kind(row) for row in rows]
+    bad, plain = sum(kind in BAD for kind in kinds), kinds.count(Treated.ORDINARY)
+    verdict = (
+        f"of {len(rows)} edge cases {kinds.count(Treated.EQUAL)} sharded and equal, {bad} that crash, come out different "
+        "or stay whole without a word"
+    )
+    if plain:
+        verdict += f", {plain} that end as badly as an ordinary model"
     words = "; ".join(f"{name}: {counted(edges, name)}" for name in asked)
     return Reply(verdict, words, tuple(line for name in asked for line in _lines(edges.of(name))))
 

@@ -19,8 +19,8 @@ def black_box(view: View) -> Reply:
     kinds = [edges.kind(row) for row in rows]
     bad, plain = sum(kind in BAD for kind in kinds), kinds.count(Treated.ORDINARY)
     verdict = (
-        f"of {len(rows)} edge cases {kinds.count(Treated.EQUAL)} sharded and equal, {bad} that crash, come out different "
-        "or stay whole without a word"
+        f"of {len(rows)} edge cases {kinds.count(Treated.EQUAL)} sharded and equal, {bad} that crash, come out "
+        "different or stay whole without a word"
     )
     if plain:
         verdict += f", {plain} that end as badly as an ordinary model"

@@ -12,7 +12,7 @@ help:
 	@echo "make check     lint, types, and whether generated documents match the recorded runs"
 	@echo "make study     run what the study needs and write docs/analysis and specs/"
 	@echo "make report    the whole study with TP=2 and 8, as Markdown and as one page, into out/"
-	@echo "make experiments   what choosing a plan costs and consists of, measured again on this machine, into results/"
+	@echo "make experiments   choosing a plan, edge cases, styles in plain PyTorch: measured again on this machine, into results/"
 	@echo "make sweep     catalog x framework versions (x scenarios, proved: an hour) into results/, and the pages from it"
 
 .venv/ready: pyproject.toml constraints.txt
@@ -38,6 +38,8 @@ study: .venv/ready
 experiments: .venv/ready
 	$(BIN)/python -m tpscope.report.experiments.cost
 	$(BIN)/python -m tpscope.report.experiments.complexity
+	$(BIN)/python -m tpscope.report.experiments.edges
+	$(BIN)/python -m tpscope.report.experiments.styles
 	$(BIN)/python -m tpscope.report.study --generate
 
 test: .venv/ready

@@ -26,7 +26,14 @@ def repeat(study: Study) -> list[str]:
     ]
     if study.experiments:
         commands = dict.fromkeys(row.command for row in study.experiments)
-        lines += ["The experiments, which always run anew:", "", "```", *commands, "```", ""]
+        lines += [
+            "The experiments (what they measure themselves is never taken from a cache):",
+            "",
+            "```",
+            *commands,
+            "```",
+            "",
+        ]
     made = dict.fromkeys((one.commit, one.date, _machine(one.hardware)) for one in study.made())
     lines += table(
         "What the recorded rows say of themselves.",

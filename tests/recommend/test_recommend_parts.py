@@ -15,7 +15,7 @@ from tpscope.language.layout import Layout, Lora
 from tpscope.language.proof import Cause, Diagnosis, ProofAnswer
 from tpscope.language.verdict import Verdict
 from tpscope.models.read import read
-from tpscope.recommend import cases, rank, trial
+from tpscope.recommend import rank, trial
 from tpscope.recommend.ask import LORA, Asked, layouts, wanted
 from tpscope.recommend.config import Settings, written
 from tpscope.recommend.result import UNMEASURED, Candidate, Recommendation, Standing
@@ -248,11 +248,3 @@ def test_another_layout_is_tried_where_fsdp_is_what_fails_and_not_where_plain_do
     assert not any(item.equal for item in found)
     seen, _ = tried(monkeypatch, tmp_path, lambda layout, settings: [Verdict.DIFFERENT])
     assert [layout for layout, *_ in seen] == ["dp_shard=4, tp=2"]
-
-
-def test_typical_users_are_those_of_the_study():
-    assert [typical.name.split(" ")[0] for typical in cases.CASES] == [
-        "prototype", "production", "research", "beginner"
-    ]  # fmt: skip
-    for typical in cases.CASES:
-        assert layouts(wanted(typical.asked), typical.asked.world), typical.name

@@ -1,4 +1,4 @@
-"""The rows of results/recommend.jsonl: what `tpscope recommend` answered to a typical question. The study quotes them."""
+"""The rows of results/recommend.jsonl: what `tpscope recommend` answered to typical questions, for the study."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from tpscope.language.verdict import Verdict
 from tpscope.recommend.rank import equal_ways, shown
 from tpscope.recommend.result import Candidate, Recommendation, Standing
+from tpscope.report.prove_rows import PROOFS, Proofs
 from tpscope.report.record import steady
 from tpscope.report.rows import Provenance, line
 
@@ -78,6 +79,19 @@ class Advice:
 
 
 _READ = TypeAdapter(Advice)
+# What every training run does, whatever its config says: a recommended framework must not be wrong there either.
+ALWAYS = ("plain", "step", "resume")
+
+
+def contradicted(rows: Iterable[Advice], proofs: Proofs) -> list[str]:
+    """Recommendations of which the recorded matrix of proofs says otherwise, one sentence each."""
+    return [
+        f"{row.command}: recommends {chosen.framework}, and {PROOFS} has its {cell.scenario} as {cell.verdict.value}"
+        for row in rows
+        if (chosen := row.chosen) is not None
+        for scenario in dict.fromkeys([*ALWAYS, *chosen.ways])
+        if (cell := proofs.cell(chosen.framework, row.model, scenario)) and cell.verdict is not Verdict.EQUAL
+    ]
 
 
 def advice(reader: str, result: Recommendation, made: Provenance) -> Advice:
@@ -106,7 +120,9 @@ def advice(reader: str, result: Recommendation, made: Provenance) -> Advice:
 
 def _tried(item: Candidate) -> Tried:
     failed = item.failed
-    packages = next((case.environment["packages"] for case in item.cases if case.environment.get("packages")), {})
+    packages: dict[str, str] = next(
+        (case.environment["packages"] for case in item.cases if case.environment.get("packages")), {}
+    )
     return Tried(
         framework=item.framework,
         layout=shown(item),

@@ -90,7 +90,7 @@ def lines(study: Study) -> list[str]:
         *([] if study.proofs.cells else [f"- equality of the sharded and the unsharded model: {not_yet('prove')}"]),
         f"- memory, traffic and time: {not_yet('price')}, {not_yet('bench')}",
         f"- moving configurations between the frameworks: {not_yet('migrate')}",
-        f"- which framework to take: {not_yet('recommend')}",
+        *([] if study.advice else [f"- which framework to take: {not_yet('recommend')}"]),
         "",
         "## Methodology",
         "",

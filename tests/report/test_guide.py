@@ -1,4 +1,4 @@
-"""Every rule of the guide has a broken plan that a recorded proof catches; what is not recorded is said, not made up."""
+"""Every rule of the guide has a broken plan that a recorded proof catches; what is not recorded is said so."""
 
 import re
 import shutil

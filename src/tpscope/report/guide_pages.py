@@ -120,7 +120,8 @@ def _caught(row: MutationRow, evidence: Evidence) -> list[str]:
     lines = [f"$ {command}", f"{row.framework}  {row.model}  {row.scenario}"]
     lines += [f"  unbroken  {control.verdict.value.upper()}: {control.sentence}"] if control else []
     lines += [f"  {row.kind}  {'DIFFERENT' if row.found else 'NOT FOUND'}: {row.sentence}"]
-    named = f"named {listed(cause.value for cause in row.causes)} at {'; '.join(row.where)}"
+    where = "; ".join("every parameter" if place == "*" else place for place in row.where)
+    named = f"named {listed(cause.value for cause in row.causes)} at {where}"
     return [*lines, f"    {named}" if row.causes else "    no cause named"]
 
 
@@ -138,7 +139,6 @@ def _of_kind(kind: str, evidence: Evidence) -> list[str]:
 def _released(rule: Rule, item: Released, evidence: Evidence) -> list[str]:
     bug = next(bug for bug in bugs.load() if bug.id == item.bug)
     fixed = f"fixed in {bug.framework} {bug.fixed}" if bug.fixed else "not fixed in any version that was seen"
-    beside = f" beside {item.right}" if item.right else ""
     lines = [f"**Released**: {bug.title} ([{bug.id}](bugs.md#{anchor(bug.id)}), {fixed}).", ""]
     plans = [evidence.plan(wanted) for wanted in guide.released_plans(item)]
     broken, right = plans[0], plans[1] if item.right else None
@@ -146,7 +146,8 @@ def _released(rule: Rule, item: Released, evidence: Evidence) -> list[str]:
         lines += [f"Its plan is {NOT_RECORDED} (`{RECORD}`).", ""]
     else:
         words, shown = guide_plans.beside(right, broken, rule.shows)
-        lines += [f"The plan of {item.framework} for `{item.model}`{beside}: {words}", "", *_block("diff", shown)]
+        kept = f"**Kept** by {item.right}, **broken** by" if item.right else "**Broken** by"
+        lines += [f"{kept} {item.framework} for `{item.model}`: {words}", "", *_block("diff", shown)]
     cells = [
         evidence.proof(framework, item.model, item.scenario, item.tp)
         for framework in filter(None, (item.right, item.framework))

@@ -163,7 +163,7 @@ def problems(root: Path, runs: Iterable[Run] = RUNS) -> list[str]:
     have = {row.command for row in rows if isinstance(row, RunRow)}
     found = [f"{ROWS}: no row for {run.command()}" for run in runs if run.command() not in have]
     advised = advice.read(root)
-    found += guidance.missing(advised)
+    found += guidance.missing(advised) if advised else []
     found += advice.contradicted(advised, prove_rows.Proofs(prove_rows.read(root)))
     for name, wanted in _documents(root).items():
         path = root / name

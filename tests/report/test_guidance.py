@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tpscope.errors import UserError
+from tpscope.language.answer import Failure
 from tpscope.language.proof import Cause, Diagnosis, ProofAnswer
 from tpscope.language.verdict import Verdict
 from tpscope.recommend.ask import layouts, wanted
@@ -122,6 +123,23 @@ def test_a_killed_recording_keeps_what_it_has(tmp_path):
     with pytest.raises(UserError):
         guidance.record(tmp_path, say=str, ask=ask)
     assert [item.model for item in advice.read(tmp_path)] == ["llama-3.1-8b"]
+
+
+def test_an_answer_that_the_machine_had_no_time_for_is_not_recorded(tmp_path):
+    said = []
+    error = Failure("ProcessDied", "no answer within 300 s", "proof")
+
+    def ask(question):
+        found = answer(question)
+        if question.input == "qwen3-8b":
+            late = proof("clip", Verdict.CRASHED, error=error, sentence="no answer within 300 s")
+            found.candidates[1].cases.append(late)
+        return found
+
+    guidance.record(tmp_path, say=said.append, ask=ask)
+    assert "qwen3-8b" not in {item.model for item in advice.read(tmp_path)}
+    assert "llama-3.1-8b" in {item.model for item in advice.read(tmp_path)}
+    assert any(text.startswith("not recorded: nemo@9.9.9 clip ran into its time-out") for text in said)
 
 
 def test_advice_is_only_taken_over_by_a_report_about_its_candidates():

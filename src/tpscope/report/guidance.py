@@ -19,6 +19,7 @@ from tpscope.recommend.ask import Asked
 from tpscope.recommend.result import Recommendation
 from tpscope.recommend.run import recommend
 from tpscope.report.advice import ADVICE, Advice, advice, read, write
+from tpscope.report.prove_rows import hung
 from tpscope.report.record import provenance
 from tpscope.report.sweep import ROOT
 
@@ -61,7 +62,10 @@ def record(
     say: Callable[[str], None] = print,
     ask: Callable[[Asked], Recommendation] = recommend,
 ) -> list[Advice]:
-    """Ask every typical question and write its row as soon as it is there. Rows of other questions are dropped."""
+    """Ask every typical question and write its row as soon as it is there. Rows of other questions are dropped.
+
+    An answer in which a proof ran into its time-out is not recorded.
+    """
     kept = {} if again else {row.command: row for row in read(root)}
     made, rows = provenance(), []
     for reader in readers():
@@ -69,7 +73,13 @@ def record(
             row = kept.get(asked.command)
             if row is None:
                 say(asked.command)
-                row = advice(reader.title, ask(asked), made)
+                answer = ask(asked)
+                late = [case for item in answer.candidates for case in item.cases if hung(case)]
+                if late:
+                    # The machine had no time for it; a row would put that on the framework.
+                    say(f"not recorded: {late[0].framework} {late[0].scenario} ran into its time-out; ask again")
+                    continue
+                row = advice(reader.title, answer, made)
             row.reader = reader.title
             rows.append(row)
             done = {item.command for item in rows}

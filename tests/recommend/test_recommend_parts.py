@@ -15,6 +15,8 @@ from tpscope.language.layout import Layout, Lora
 from tpscope.language.proof import Cause, Diagnosis, ProofAnswer
 from tpscope.language.verdict import Verdict
 from tpscope.models.read import read
+from tpscope.prove.result import Proofs
+from tpscope.prove.scenarios import parse
 from tpscope.recommend import rank, trial
 from tpscope.recommend.ask import LORA, Asked, layouts, wanted
 from tpscope.recommend.config import Settings, written
@@ -248,3 +250,16 @@ def test_another_layout_is_tried_where_fsdp_is_what_fails_and_not_where_plain_do
     assert not any(item.equal for item in found)
     seen, _ = tried(monkeypatch, tmp_path, lambda layout, settings: [Verdict.DIFFERENT])
     assert [layout for layout, *_ in seen] == ["dp_shard=4, tp=2"]
+
+
+def test_a_proof_that_is_interrupted_ends_the_recommendation(monkeypatch, tmp_path):
+    """And is no answer: nothing is recommended from half of the proofs."""
+    want = wanted(Asked("llama-3.1-8b", 2))
+    trials = trial.Trials(want, False, None, tmp_path, lambda kind, text: None)
+    asked = (registry.parse("nemo@0.7.0"), want.spec, parse("plain"), 2, None)
+    monkeypatch.setattr(trial.prove, "run", lambda *arguments: Proofs([], [], 1))
+    with pytest.raises(KeyboardInterrupt):
+        trials.proof(*asked)
+    case = ProofAnswer("nemo@0.7.0", "m", "plain", 2, Verdict.EQUAL)
+    monkeypatch.setattr(trial.prove, "run", lambda *arguments: Proofs([case], [], 0))
+    assert trials.proof(*asked) is case

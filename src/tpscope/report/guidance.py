@@ -106,6 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for row in record(given.root, given.again):
             print(f"{row.command}: {row.winner or 'nothing is recommended'}")
+    except KeyboardInterrupt:
+        print(f"stopped; the rows that are there stay in {ADVICE}", file=sys.stderr)
+        return 130
     except UserError as error:
         print(f"tpscope: {error}", file=sys.stderr)
         return error.exit_code

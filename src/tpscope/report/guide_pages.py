@@ -97,7 +97,15 @@ def _fault(rule: Rule, evidence: Evidence) -> list[str]:
     row = evidence.shown(rule)
     kept = guide_plans.rows(plan, rule.shows) if plan else []
     lines = [f"**Kept** by {CARRIER} for `{rule.model}`" + (f" (`{plan.command}`):" if plan else ":"), ""]
-    lines += _block("text", guide_plans.lines(kept)) if kept else [f"{NOT_RECORDED} (`{RECORD}`).", ""]
+    if plan is None:
+        lines += [f"{NOT_RECORDED} (`{RECORD}`).", ""]
+    elif kept:
+        lines += _block("text", guide_plans.lines(kept))
+    else:
+        lines += [
+            f"No rule of it names {listed(f'`{word}`' for word in rule.shows)}: they are whole on every rank.",
+            "",
+        ]
     lines += [f"**Broken**: {_does(rule.faults[0])}.", ""]
     if row is None:
         lines += [f"The proof is {NOT_RECORDED} (`{SELF_TEST}`).", ""]

@@ -53,7 +53,7 @@ def beside(right: Planned | None, wrong: Planned, shows: Sequence[str]) -> tuple
         return f"{wrong.failed}.", []
     bad = rows(wrong, shows)
     if right is None:
-        return "as it stands.", [f"  {text}" for text in lines(bad)]
+        return "this is its plan.", [f"  {text}" for text in lines(bad)]
     good = rows(right, shows)
     if right.failed:
         return f"{right.framework} has none: {right.failed}.", [f"  {text}" for text in lines(bad)]
@@ -66,6 +66,8 @@ def beside(right: Planned | None, wrong: Planned, shows: Sequence[str]) -> tuple
             continue
         found += [f"- {texts[name, '-']}"] if name in mine else []
         found += [f"+ {texts[name, '+']}"] if name in other else []
+    if not found:
+        return "neither names these modules: they are whole on every rank.", []
     if all(line.startswith(" ") for line in found):
         return "they say the same of these modules; what differs is in the code around the plan.", found
     return f"`-` is {right.framework}, `+` is {wrong.framework}.", found

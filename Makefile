@@ -56,6 +56,10 @@ sweep: .venv/ready
 	$(BIN)/python -m tpscope.report.sweep
 	$(BIN)/python -m tpscope.report.prove_sweep
 	$(TPSCOPE) prove --self-test --full --fresh --json results/selftest.json
+	$(BIN)/python -m tpscope.report.guide_record
+	$(BIN)/python -m tpscope.report.guidance
+	$(BIN)/python -m tpscope.report.study --generate
+	$(BIN)/python -m tpscope.report.pages
 
 clean:
 	rm -rf .venv out

@@ -123,13 +123,16 @@ class Trials:
                 return
 
     def proof(self, target: Target, spec: ModelSpec, scenario: Scenario, tp: int, worlds: Worlds) -> ProofAnswer:
-        """One proof, from the cache where the same was asked before."""
+        """One proof, from the cache where the same was asked before. Ctrl-C ends the whole recommendation."""
         case = prove.Case(spec, prove.small(spec, scenario), target, scenario, tp)
 
         def watch(asked: prove.Case, answer: ProofAnswer | None) -> None:
             self.say("run" if answer is None else "done", f"{asked.target.id} {asked.scenario.name} tp={asked.tp}")
 
-        return prove.run([case], prove.Options(fresh=self.fresh), self.say, watch, worlds).cases[0]
+        found = prove.run([case], prove.Options(fresh=self.fresh), self.say, watch, worlds)
+        if found.interrupted:
+            raise KeyboardInterrupt
+        return found.cases[0]
 
 
 def first(target: Target, place: Environment, want: Wanted) -> tuple[Settings, dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from tpscope.frameworks.merge import NO_ANSWER
 from tpscope.language.answer import Failure
-from tpscope.language.proof import Cause, ProofAnswer
+from tpscope.language.proof import Cause, ParameterProof, ProofAnswer
 from tpscope.language.verdict import Verdict
 from tpscope.prove import seeds
 
@@ -44,3 +44,20 @@ def test_a_crash_of_another_kind_does():
 def test_a_hang_that_equal_seeds_cure_depends_on_them():
     hung = answer(Verdict.CRASHED, f"{NO_ANSWER} 60 s; rank 0 waits in all_reduce")
     assert causes(seeds.judged(hung, OWN, [(answer(Verdict.EQUAL), ALIKE)])) == [Cause.HASH_SEED]
+
+
+def with_rows(**errors):
+    found = answer(Verdict.DIFFERENT)
+    found.parameters = [ParameterProof(name, error, 1e-9, True) for name, error in errors.items()]
+    return found
+
+
+def test_a_run_under_equal_seeds_that_differs_alike_needs_no_third():
+    assert seeds.same(with_rows(norm=0.5, head=0.0), with_rows(norm=0.5000001, head=0.0))
+
+
+def test_other_parameters_other_errors_or_another_verdict_need_one():
+    first = with_rows(norm=0.5, head=0.0)
+    assert not seeds.same(first, with_rows(norm=0.0, head=0.5))
+    assert not seeds.same(first, with_rows(norm=0.6, head=0.0))
+    assert not seeds.same(first, answer(Verdict.EQUAL))

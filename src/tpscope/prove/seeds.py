@@ -28,6 +28,16 @@ def _uneven(answer: ProofAnswer) -> bool:
     return len(last) > 1
 
 
+def same(found: ProofAnswer, alike: ProofAnswer) -> bool:
+    """True if a run with one seed on every rank came out as the first one did, parameter by parameter: what differs
+    then does so without any order of sets to differ over."""
+    return found.verdict == alike.verdict and _differing(found) == _differing(alike)
+
+
+def _differing(answer: ProofAnswer) -> list[tuple[str, str]]:
+    return [(row.name, f"{row.error or 0:.3g}") for row in answer.parameters if not row.equal]
+
+
 def judged(found: ProofAnswer, own: list[int], others: list[tuple[ProofAnswer, list[int]]]) -> ProofAnswer:
     """The answer with what other seeds gave; if a verdict changed with them, that is the first cause."""
     runs = [(found, own), *others]

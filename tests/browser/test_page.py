@@ -86,7 +86,9 @@ class Page:
         return self.driver.find_element("css selector", selector)
 
     def shown(self, selector):
-        return [node for node in self.driver.find_elements("css selector", selector) if node.is_displayed()]
+        # One call for all: asking node by node takes half a minute on a page of thousands.
+        visible = "return [...document.querySelectorAll(arguments[0])].filter(node => node.checkVisibility())"
+        return self.driver.execute_script(visible, selector)
 
     def type(self, words):
         field = self.find("#search")

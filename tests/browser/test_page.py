@@ -71,8 +71,9 @@ class Page:
         return self
 
     def reload_until(self, script, *arguments):
-        """Open the page anew. What it stored may reach the next process of Chromium a moment later: try a few times."""
-        for _ in range(10):
+        """Open the page anew. What it stored reaches the next process of Chromium later, on a busy machine by seconds."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
             self.driver.get(self.address)
             if self.run(script, *arguments):
                 return True

@@ -71,7 +71,7 @@ class Page:
         return self
 
     def reload_until(self, script, *arguments):
-        """Open the page anew. What it stored reaches the next process of Chromium later, on a busy machine by seconds."""
+        """Open the page anew. What it stored reaches the next process of Chromium later: by seconds, when busy."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             self.driver.get(self.address)

@@ -9,6 +9,8 @@ import pytest
 from tpscope.language.proof import Depth
 from tpscope.language.verdict import Status, Verdict
 from tpscope.report import prove_rows, register, study
+from tpscope.report.experiments import store
+from tpscope.report.experiments.complexity_rows import Complexity
 from tpscope.report.facts import Study
 from tpscope.report.prove_rows import Cell
 from tpscope.report.register import Ruling
@@ -33,9 +35,9 @@ def rows(recorded):
     return copy.deepcopy(recorded)
 
 
-def judged(rows, name, proofs=()):
+def judged(rows, name, proofs=(), tried=()):
     statement = next(item for item in register.register().statement if item.id == name)
-    return register.judge(statement, Study(rows, proofs))
+    return register.judge(statement, Study(rows, proofs, tried))
 
 
 def columns(rows, *frameworks, kinds=(PLAIN,)):
@@ -69,15 +71,17 @@ def test_every_verdict_has_rows_and_either_lines_or_words_of_rows(recorded):
 
 
 def test_every_experiment_names_commands_that_rows_were_made_with(recorded):
+    tried = store.read(ROOT)
     have = {row.command for row in recorded if isinstance(row, RunRow)} | {register.SOURCES}
-    found = register.judged(Study(recorded))
+    have |= {row.command for row in tried}
+    found = register.judged(Study(recorded, (), tried))
     for statement, item in zip(register.register().statement, found, strict=True):
         assert set(item.commands) <= have
         for command in statement.experiment:
             if not command.startswith("tpscope prove"):
-                rows, commands = register._of_experiment([command], Study(recorded))
+                rows, commands = register._of_experiment([command], Study(recorded, (), tried))
                 assert commands, f"{statement.id}: no row of {command}"
-                assert rows.runs or rows.sources
+                assert rows.runs or rows.sources or rows.experiments
 
 
 def test_evidence_is_what_the_rows_quote(recorded):
@@ -245,6 +249,16 @@ def test_s25_a_loop_that_stops_outside_torchs_range_is_no_evidence(rows):
     for column in columns(rows, "axolotl@0.13.2"):
         column.outside_pin = []
     assert judged(rows, "S25").then.startswith("no")
+
+
+@pytest.mark.parametrize("name", ["S19", "S26"])
+def test_a_plan_that_axolotl_takes_from_a_file_decides(rows, name):
+    tried = [row for row in store.read(ROOT) if isinstance(row, Complexity)]
+    assert judged(rows, name, tried=tried).verdict == Ruling.NOT
+    assert "base_model_tp_plan of config.json" in judged(rows, name, tried=tried).now
+    for row in tried:
+        row.ways = [way for way in row.ways if way.editing != "file"]
+    assert judged(rows, name, tried=tried).verdict == Ruling.HOLDS
 
 
 def test_s28_holds_where_every_layout_is_done_as_asked(rows):

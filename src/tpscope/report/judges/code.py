@@ -20,13 +20,15 @@ LENGTHS = (
 
 @dataclass(frozen=True)
 class Counted:
-    """What can be counted of one framework: inputs of its selection, lines of its own that ran, its settings."""
+    """What can be counted of one framework: inputs of its selection, lines of its own that ran, its settings, and the
+    places where a plan of the user's was put and taken without code."""
 
     framework: str
     inputs: list[str]
     lines: int
     others: int
     settings: list[str]
+    places: list[str]
 
     def __str__(self) -> str:
         return (
@@ -47,7 +49,7 @@ def _counted(view: View, framework: str) -> Counted | None:
         return None
     mine = sum(count for path, count in column.ran.items() if path.startswith(own(framework)))
     settings = [item.name for item in view.cited(framework, SETTING)]
-    return Counted(framework, inputs(column), mine, sum(column.ran.values()) - mine, settings)
+    return Counted(framework, inputs(column), mine, sum(column.ran.values()) - mine, settings, view.own_plan(framework))
 
 
 def _both(view: View) -> tuple[Counted, Counted] | None:
@@ -56,7 +58,7 @@ def _both(view: View) -> tuple[Counted, Counted] | None:
 
 
 def customizable(view: View) -> Found:
-    """S19: does NeMo take a custom plan, with more inputs and more lines of its own, and does Axolotl take none?"""
+    """S19: does NeMo take a custom plan, with more inputs and more own lines, and Axolotl none without code?"""
     both = _both(view)
     if both is None:
         return unasked()
@@ -64,10 +66,12 @@ def customizable(view: View) -> Found:
     met = (
         "custom" in nemo.inputs
         and "custom" not in axolotl.inputs
+        and not axolotl.places
         and len(nemo.inputs) > len(axolotl.inputs)
         and nemo.lines > axolotl.lines
     )
-    return Found(met, f"{nemo}. {axolotl}", _choosers(view))
+    words = f"{view.axolotl} takes a plan of the user's without code from: {listed(axolotl.places)}; {nemo}. {axolotl}"
+    return Found(met, words, _choosers(view))
 
 
 def _choosers(view: View) -> tuple[Quoted, ...]:

@@ -35,20 +35,22 @@ def prototyping(view: View) -> Found:
 
 
 def research(view: View) -> Found:
-    """S26: is a custom plan taken by NeMo in every combination of inputs, and is there no input for one in Axolotl?"""
+    """S26: is a custom plan taken by NeMo in every combination of inputs, and by Axolotl nowhere without code?"""
     nemo, axolotl = view.tried(view.nemo), view.tried(view.axolotl)
     if not nemo or not axolotl:
         return unasked()
     given = [item for _, column in nemo for item in column.selection.experiments if item.get("custom") == "given"]
     taken = [item for item in given if item["outcome"] == "custom"]
     theirs = listed(name for _, column in axolotl for name in inputs(column))
+    places = view.own_plan(view.axolotl)
     words = (
-        f"{view.nemo} takes a plan of the user's in {share(taken, given, 'experiments with one')}; inputs of "
-        f"{view.axolotl}: {theirs}"
+        f"{view.axolotl} takes a plan of the user's without code from: {listed(places)}; inputs of its selection: "
+        f"{theirs}; {view.nemo} takes one in {share(taken, given, 'experiments with one')}"
     )
     settings = [item for item in view.cited(view.nemo, SETTING) if "plan" in item.name]
     evidence = (*cites(view.nemo, settings), *cites(view.axolotl, view.cited(view.axolotl, HANDED)))
-    return Found(bool(given) and len(taken) == len(given) and "custom" not in theirs, words, evidence)
+    alone = "custom" not in theirs and not places
+    return Found(bool(given) and len(taken) == len(given) and alone, words, evidence)
 
 
 def beginners(view: View) -> Found:

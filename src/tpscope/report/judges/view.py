@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tpscope.frameworks.registry import families
 from tpscope.language.answer import TrailLine
 from tpscope.language.verdict import Status, Verdict
+from tpscope.report.experiments.complexity_rows import Complexity
 from tpscope.report.facts import Study
 from tpscope.report.prove_rows import Cell
 from tpscope.report.rows import Cited, Column, RunRow
@@ -69,6 +70,11 @@ class View:
     def tried(self, framework: str) -> list[Asked]:
         """Plain answers whose selection was put through experiments."""
         return [pair for pair in self.asked(framework) if pair[1].selection.experiments]
+
+    def own_plan(self, framework: str) -> list[str]:
+        """Where a plan of the user's was put without writing code, and was then the plan of every model tried."""
+        ways = [way for row in self.study.measured(Complexity, framework) for way in row.ways if framework]
+        return [listed(way.places) for way in ways if way.editing != "code" and all(way.taken.values())]
 
     def cells(self, framework: str, scenario: str) -> list[Cell]:
         """Proofs of one way to train that came to a verdict about the framework, and do not end as plain TP does."""

@@ -2,16 +2,17 @@
 
 from tpscope.frameworks.merge import NO_ANSWER
 from tpscope.language.answer import Failure
-from tpscope.language.proof import Cause, ProofAnswer
+from tpscope.language.proof import Cause, ParameterProof, ProofAnswer
 from tpscope.language.verdict import Verdict
 from tpscope.prove import seeds
 
 OWN, ALIKE, AGAIN = [11, 12], [0, 0], [13, 14]
 
 
-def answer(verdict, said=""):
+def answer(verdict, said="", wrong=()):
     error = Failure("ProcessDied", said, "run") if said else None
-    return ProofAnswer("some@1", "a-model", "plain", 2, verdict, error=error)
+    rows = [ParameterProof(name, 1.0 if name in wrong else 0.0, 1e-9, True) for name in ("head", "norm", "up")]
+    return ProofAnswer("some@1", "a-model", "plain", 2, verdict, parameters=rows, error=error)
 
 
 def causes(found):
@@ -44,3 +45,15 @@ def test_a_crash_of_another_kind_does():
 def test_a_hang_that_equal_seeds_cure_depends_on_them():
     hung = answer(Verdict.CRASHED, f"{NO_ANSWER} 60 s; rank 0 waits in all_reduce")
     assert causes(seeds.judged(hung, OWN, [(answer(Verdict.EQUAL), ALIKE)])) == [Cause.HASH_SEED]
+
+
+def test_the_same_difference_under_equal_seeds_needs_no_third_run():
+    first, alike = answer(Verdict.DIFFERENT, wrong=("norm",)), answer(Verdict.DIFFERENT, wrong=("norm",))
+    assert not seeds.undecided(first, alike)
+
+
+def test_other_parameters_or_another_verdict_under_equal_seeds_need_one():
+    first = answer(Verdict.DIFFERENT, wrong=("norm",))
+    assert seeds.undecided(first, answer(Verdict.DIFFERENT, wrong=("norm", "up")))
+    assert seeds.undecided(first, answer(Verdict.EQUAL))
+    assert seeds.undecided(answer(Verdict.CRASHED, "died"), answer(Verdict.DIFFERENT, wrong=("norm",)))

@@ -22,6 +22,16 @@ def may_matter(answer: ProofAnswer) -> bool:
     return False
 
 
+def undecided(found: ProofAnswer, alike: ProofAnswer) -> bool:
+    """True if equal seeds gave another verdict, or other differing parameters, than the seeds of the first run: only
+    then can the difference come from seeds, and a third run is worth its time."""
+    return (found.verdict, _different(found)) != (alike.verdict, _different(alike))
+
+
+def _different(answer: ProofAnswer) -> set[str]:
+    return {row.name for row in answer.parameters if not row.equal}
+
+
 def _uneven(answer: ProofAnswer) -> bool:
     """True if ranks ended in different ways, memory addresses apart."""
     last = {re.sub(r"\d{12,}", "", trace.strip().rpartition("\n")[2]) for trace in answer.rank_errors.values()}

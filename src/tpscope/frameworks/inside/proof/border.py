@@ -56,10 +56,13 @@ def backward_order(whole: Records, found: list[Border]) -> list[Border]:
 
 
 def _lost(ranks: list[Records], whole: Records, key: tuple[str, str]) -> bool:
-    """True where the whole model's tensor has a gradient and every rank saw the tensor and no gradient of it."""
-    seen = [rank.seen.get(key) for rank in ranks]
+    """True where the whole model's tensor has a gradient, and every rank saw the tensor and no gradient of it, or one
+    of zeros: what autograd makes of none for a function that wants a tensor."""
     wanted = whole.seen[key].gradient
-    return wanted is not None and bool(wanted.any()) and all(one is not None and one.gradient is None for one in seen)
+    if wanted is None or not bool(wanted.any()):
+        return False
+    seen = [rank.seen.get(key) for rank in ranks]
+    return all(one is not None and (one.gradient is None or not bool(one.gradient.any())) for one in seen)
 
 
 def _taker(ranks: list[Records], whole: Records, name: str) -> str:

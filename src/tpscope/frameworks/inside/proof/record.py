@@ -107,8 +107,9 @@ class Recorder:
             # Inside a compiled region's no_grad a view has no gradient to watch.
             return watched
 
-        def arrived(gradient: torch.Tensor) -> None:
-            if seen.gradient is None:
+        def arrived(gradient: torch.Tensor | None) -> None:
+            # Autograd calls with None where a compiled region has no gradient for its input.
+            if gradient is not None and seen.gradient is None:
                 seen.gradient = local_of(gradient.detach()).clone()
                 records.backward.append((name, side))
 

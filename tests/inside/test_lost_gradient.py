@@ -87,6 +87,7 @@ def test_a_loss_is_told_with_the_module_that_took_the_tensor():
     assert [(border.module, border.into) for border in found(one, one) if border.lost] == [("0", "1")]
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_modules_under_compile_are_watched_and_waiting_brings_the_gradient_back():
     """Fails on its first half when torch keeps the gradient: the bug book's entry then has an end."""
     one = watched(net(Async.apply, compiled=True))

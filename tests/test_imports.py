@@ -66,7 +66,7 @@ def test_inside_imports_only_torch_the_framework_and_the_language(path):
             assert module.split(".")[0] in allowed, module
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "language").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((SOURCE / "language").rglob("*.py")), ids=lambda path: path.name)
 def test_the_language_is_standard_library_only(path):
     for module in _imports(path):
         assert module.startswith("tpscope.language") or module.split(".")[0] in sys.stdlib_module_names, module

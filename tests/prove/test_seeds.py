@@ -9,10 +9,9 @@ from tpscope.prove import seeds
 OWN, ALIKE, AGAIN = [11, 12], [0, 0], [13, 14]
 
 
-def answer(verdict, said="", wrong=()):
+def answer(verdict, said=""):
     error = Failure("ProcessDied", said, "run") if said else None
-    rows = [ParameterProof(name, 1.0 if name in wrong else 0.0, 1e-9, True) for name in ("head", "norm", "up")]
-    return ProofAnswer("some@1", "a-model", "plain", 2, verdict, parameters=rows, error=error)
+    return ProofAnswer("some@1", "a-model", "plain", 2, verdict, error=error)
 
 
 def causes(found):
@@ -47,13 +46,18 @@ def test_a_hang_that_equal_seeds_cure_depends_on_them():
     assert causes(seeds.judged(hung, OWN, [(answer(Verdict.EQUAL), ALIKE)])) == [Cause.HASH_SEED]
 
 
-def test_the_same_difference_under_equal_seeds_needs_no_third_run():
-    first, alike = answer(Verdict.DIFFERENT, wrong=("norm",)), answer(Verdict.DIFFERENT, wrong=("norm",))
-    assert not seeds.undecided(first, alike)
+def with_rows(**errors):
+    found = answer(Verdict.DIFFERENT)
+    found.parameters = [ParameterProof(name, error, 1e-9, True) for name, error in errors.items()]
+    return found
 
 
-def test_other_parameters_or_another_verdict_under_equal_seeds_need_one():
-    first = answer(Verdict.DIFFERENT, wrong=("norm",))
-    assert seeds.undecided(first, answer(Verdict.DIFFERENT, wrong=("norm", "up")))
-    assert seeds.undecided(first, answer(Verdict.EQUAL))
-    assert seeds.undecided(answer(Verdict.CRASHED, "died"), answer(Verdict.DIFFERENT, wrong=("norm",)))
+def test_a_run_under_equal_seeds_that_differs_alike_needs_no_third():
+    assert seeds.same(with_rows(norm=0.5, head=0.0), with_rows(norm=0.5000001, head=0.0))
+
+
+def test_other_parameters_other_errors_or_another_verdict_need_one():
+    first = with_rows(norm=0.5, head=0.0)
+    assert not seeds.same(first, with_rows(norm=0.0, head=0.5))
+    assert not seeds.same(first, with_rows(norm=0.6, head=0.0))
+    assert not seeds.same(first, answer(Verdict.EQUAL))

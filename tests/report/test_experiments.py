@@ -12,6 +12,7 @@ from tpscope.frameworks import registry, runner
 from tpscope.frameworks.inside.experiments.branches import branches
 from tpscope.frameworks.inside.experiments.watch import Steps, Watch
 from tpscope.language.answer import TrailLine
+from tpscope.language.measured.cost import Again, Costs, LevelCost, Times
 from tpscope.report import build, prove_rows, register, study, verify
 from tpscope.report.citations import citations
 from tpscope.report.experiments import complexity, store
@@ -27,7 +28,7 @@ from tpscope.report.experiments.complexity_rows import (
     Toggled,
     Way,
 )
-from tpscope.report.experiments.cost_rows import Again, Cost, Costs, LevelCost, Times
+from tpscope.report.experiments.cost_rows import Cost
 from tpscope.report.experiments.patterns import patterns
 from tpscope.report.facts import Study
 from tpscope.report.judges import cost as judge

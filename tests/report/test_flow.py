@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from test_study import MADE, column, run
 
-from tpscope.report.experiments.block_rows import Block, Visit
+from tpscope.language.measured.layer import Visit
+from tpscope.report.experiments.block_rows import Block
 from tpscope.report.facts import Study
 from tpscope.report.runs import SEQUENCE
 from tpscope.report.sections.flow import by_kind, layers

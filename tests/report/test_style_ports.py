@@ -24,7 +24,7 @@ from tpscope.frameworks.inside.experiments.style_ports import (
 )
 from tpscope.frameworks.inside.experiments.style_ranks import Left, sharded, whole
 from tpscope.language.answer import TrailLine
-from tpscope.language.port import Means, Outcome, Trial, Try
+from tpscope.language.measured.port import Means, Outcome, Trial, Try
 from tpscope.report import study
 from tpscope.report.experiments import store
 from tpscope.report.experiments import styles as experiment

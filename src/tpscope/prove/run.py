@@ -196,7 +196,7 @@ def _ask(case: Case, request: ProofRequest, where: Environment, worlds: Worlds) 
         return found
     alike = [0] * request.layout.world
     runs = [worlds.ask(case.target, where, request, alike, "alike")]
-    if seeds.undecided(found, runs[0][0]):
+    if not seeds.same(found, runs[0][0]):
         runs.append(worlds.ask(case.target, where, request, None, "again"))
     return seeds.judged(found, own, runs)
 

@@ -22,20 +22,20 @@ def may_matter(answer: ProofAnswer) -> bool:
     return False
 
 
-def undecided(found: ProofAnswer, alike: ProofAnswer) -> bool:
-    """True if equal seeds gave another verdict, or other differing parameters, than the seeds of the first run: only
-    then can the difference come from seeds, and a third run is worth its time."""
-    return (found.verdict, _different(found)) != (alike.verdict, _different(alike))
-
-
-def _different(answer: ProofAnswer) -> set[str]:
-    return {row.name for row in answer.parameters if not row.equal}
-
-
 def _uneven(answer: ProofAnswer) -> bool:
     """True if ranks ended in different ways, memory addresses apart."""
     last = {re.sub(r"\d{12,}", "", trace.strip().rpartition("\n")[2]) for trace in answer.rank_errors.values()}
     return len(last) > 1
+
+
+def same(found: ProofAnswer, alike: ProofAnswer) -> bool:
+    """True if a run with one seed on every rank came out as the first one did, parameter by parameter: what differs
+    then does so without any order of sets to differ over."""
+    return found.verdict == alike.verdict and _differing(found) == _differing(alike)
+
+
+def _differing(answer: ProofAnswer) -> list[tuple[str, str]]:
+    return [(row.name, f"{row.error or 0:.3g}") for row in answer.parameters if not row.equal]
 
 
 def judged(found: ProofAnswer, own: list[int], others: list[tuple[ProofAnswer, list[int]]]) -> ProofAnswer:

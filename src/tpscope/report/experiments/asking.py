@@ -14,7 +14,7 @@ from tpscope.errors import NoFramework, UserError
 from tpscope.frameworks import overlay, registry
 from tpscope.frameworks.registry import Target
 from tpscope.language.evidence import sha256_of
-from tpscope.language.experiment import ExperimentAnswer
+from tpscope.language.measured.answer import ExperimentAnswer
 from tpscope.report.citations import lines_of
 from tpscope.report.experiments import store
 from tpscope.report.experiments.rows import Measured

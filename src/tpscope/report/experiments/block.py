@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 
 from tpscope.frameworks.registry import Target
+from tpscope.language.measured.layer import Visit
 from tpscope.report.experiments.asking import Asker, main
-from tpscope.report.experiments.block_rows import Block, Visit
+from tpscope.report.experiments.block_rows import Block
 from tpscope.report.runs import WITH_SEQUENCE_PARALLEL
 
 TP = 2

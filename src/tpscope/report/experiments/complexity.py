@@ -105,7 +105,8 @@ def settled(values: Mapping[str, Mapping[str, Any]]) -> Settings | None:
                 mine.raised[model] = one["raised"]
     first = next(iter(values.values()))
     steady = all(value["steady"] for value in values.values())
-    return Settings(first["owner"], first["found_by"], steady, list(found.values()))
+    stopped = list(dict.fromkeys(text for value in values.values() for text in value["stopped"]))
+    return Settings(first["owner"], first["found_by"], steady, list(found.values()), stopped)
 
 
 def ways(values: Mapping[str, Mapping[str, Any]]) -> list[Way]:

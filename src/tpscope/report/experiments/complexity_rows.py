@@ -46,12 +46,16 @@ class Toggled:
 
 @dataclass
 class Settings:
-    """The settings of one class. `steady`: asked twice with nothing changed, the same came out, for every model."""
+    """The settings of one class. `steady`: asked twice with nothing changed, the same came out, for every model.
+
+    `stopped`: what statements raised while the settings that they read were noted.
+    """
 
     owner: str
     found_by: str
     steady: bool
     toggled: list[Toggled]
+    stopped: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from pydantic import TypeAdapter
 
 from tpscope.frameworks.registry import Target
+from tpscope.language.measured.cost import Costs
 from tpscope.report.experiments import asking
 from tpscope.report.experiments.asking import Asker
-from tpscope.report.experiments.cost_rows import Cost, Costs
+from tpscope.report.experiments.cost_rows import Cost
 
 # One with an optimized plan in NeMo, one whose plan has rules for its norms, one that no version's table holds.
 MODELS = ("llama-3.1-8b", "qwen3-8b", "mistral-7b")

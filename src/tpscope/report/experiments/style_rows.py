@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tpscope.language.answer import TrailLine
-from tpscope.language.port import Means, Outcome, Trial, Try
+from tpscope.language.measured.port import Means, Outcome, Trial, Try
 from tpscope.report.experiments.rows import Measured
 
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from tpscope.frameworks import overlay
 from tpscope.frameworks.registry import Target
-from tpscope.language.port import Trial
+from tpscope.language.measured.port import Trial
 from tpscope.report.experiments import asking
 from tpscope.report.experiments.asking import Asker
 from tpscope.report.experiments.style_rows import Style

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tpscope.report.experiments.cost_rows import Cost, Costs, LevelCost
+from tpscope.language.measured.cost import Costs, LevelCost
+from tpscope.report.experiments.cost_rows import Cost
 from tpscope.report.judges.view import Reply, View
 from tpscope.report.text import duration, listed, percent
 

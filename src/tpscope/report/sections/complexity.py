@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from tpscope.language.measured.cost import Costs, Times
 from tpscope.render.markdown import table as plain_table
 from tpscope.report.experiments.complexity_rows import Complexity, Toggled, Way
-from tpscope.report.experiments.cost_rows import Cost, Costs, Times
+from tpscope.report.experiments.cost_rows import Cost
 from tpscope.report.facts import Study
 from tpscope.report.judges.cost import fastest, share
 from tpscope.report.text import ABSENT, at, code, duration, listed, not_yet, percent, table
@@ -174,8 +175,11 @@ def _settings(row: Complexity) -> list[str]:
     changing = [one for one in tried if one.changes]
     refused = [one for one in tried if one.raised and not one.changes]
     names = {one.name for one in (*changing, *refused)}
+    found = row.settings.found_by
+    if row.settings.stopped:
+        found += f" (some may be missing, a statement raised: {listed(row.settings.stopped)})"
     return [
-        row.framework, f"`{row.settings.owner}`: {row.settings.found_by}", str(len({one.name for one in tried})),
+        row.framework, f"`{row.settings.owner}`: {found}", str(len({one.name for one in tried})),
         listed(_changed(row, one) for one in changing),
         "; ".join(dict.fromkeys(f"`{one.name}` ({next(iter(one.raised.values()))})" for one in refused)) or "none",
         listed(f"`{one.name}`" for one in tried if one.name not in names),

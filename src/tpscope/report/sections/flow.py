@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from tpscope.language.measured.layer import Visit
 from tpscope.language.plan import wildcard
-from tpscope.report.experiments.block_rows import Block, Visit
+from tpscope.report.experiments.block_rows import Block
 from tpscope.report.facts import Study
 from tpscope.report.runs import PLAIN, SEQUENCE
 from tpscope.report.text import counted, flow_diagram, listed, place, together

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tpscope.language.port import Means
+from tpscope.language.measured.port import Means
 from tpscope.report.experiments.style_rows import Port, Style, counterpart, ported, why
 from tpscope.report.facts import Study
 from tpscope.report.text import ABSENT, code, listed, table

@@ -8,7 +8,6 @@ of the unsharded one; a partial sum has the shape of the whole and cannot be tol
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,24 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from tpscope.frameworks.inside import gradient
 from tpscope.frameworks.inside.case import Case
-from tpscope.language.answer import to_json
-
-
-@dataclass
-class Visit:
-    """One module of the layer, or the layer (`name` is empty). `before` has the collectives since the module before it
-    was left: those of the arithmetic of whatever module is around both. Of the layer, those after its last module."""
-
-    name: str
-    kind: str
-    parent: str
-    takes: int = 0
-    gives: int = 0
-    shape_in: list[int] = field(default_factory=list)
-    shape_out: list[int] = field(default_factory=list)
-    before: dict[str, int] = field(default_factory=dict)
-    forward: dict[str, int] = field(default_factory=dict)
-    backward: dict[str, int] = field(default_factory=dict)
+from tpscope.language.measured.layer import Visit
 
 
 class Watch:
@@ -151,14 +133,14 @@ def answer(family: str, case: Case, options: dict[str, Any]) -> dict[str, Any]:
         return {"layer": "", "visits": [], "unobserved": str(case.answer.forward.get("unobserved", "no layer ran"))}
     watch = ran[-1]
     shapes = {visit.name: visit for visit in whole[-1].visits}
+    known = [visit for visit in watch.visits if visit.name in shapes]
+    for visit in known:
+        visit.whole_in, visit.whole_out = shapes[visit.name].shape_in, shapes[visit.name].shape_out
     error = case.answer.error
     return {
         "layer": watch.path, "kind": type(watch.layer).__name__.removeprefix("FSDP"), "unobserved": "",
         "error": f"{error.kind}: {error.message}" if error else "",
-        "visits": [
-            {**to_json(visit), "whole_in": shapes[visit.name].shape_in, "whole_out": shapes[visit.name].shape_out}
-            for visit in watch.visits if visit.name in shapes
-        ],
+        "visits": known,
     }  # fmt: skip
 
 

@@ -8,22 +8,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+from tpscope.language.measured.cost import Times
 
 # Enough repetitions for a median; at least `LEAST`, more for as long as `SECONDS` last.
 LEAST, MOST, SECONDS = 5, 50, 1.0
 ROUNDS = 200
-
-
-@dataclass
-class Times:
-    """Microseconds: the median of `count` repetitions, the fastest and the slowest."""
-
-    median: float
-    least: float
-    most: float
-    count: int
 
 
 def timed(

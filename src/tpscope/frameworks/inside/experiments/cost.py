@@ -4,7 +4,6 @@ applying the plan and a step take; and whether any of it runs again in a trainin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,52 +12,12 @@ from torch import nn
 
 from tpscope.frameworks.inside import gradient
 from tpscope.frameworks.inside.case import Case
-from tpscope.frameworks.inside.experiments.clock import Times, in_turn, timed
+from tpscope.frameworks.inside.experiments.clock import in_turn, timed
 from tpscope.frameworks.inside.experiments.subject import Subject, subject
 from tpscope.frameworks.inside.experiments.watch import Function, Steps, Watch
+from tpscope.language.measured.cost import Again, Costs, LevelCost
 
 _BUILDS = 5
-
-
-@dataclass
-class LevelCost:
-    """One way to a plan: its level, what was changed to get there, rules of the plan, time, and lines that ran."""
-
-    level: str
-    how: str
-    rules: int
-    times: Times
-    lines: int
-
-
-@dataclass
-class Again:
-    """What a step of the training loop entered of the functions that choose (`chosen` of them) and apply (`applied`).
-
-    `until` is how far the step came; `calls` counts every call of a function of the framework's packages in it, so that
-    an empty list is not an empty watch. `others` are functions of the same files that neither choice nor application
-    entered: what they left in the model to run in every step.
-    """
-
-    until: str
-    calls: int
-    chosen: int
-    applied: int
-    chose_again: list[str] = field(default_factory=list)
-    applied_again: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Costs:
-    """Everything that was timed for one model."""
-
-    level: str
-    levels: list[LevelCost]
-    build: Times
-    apply: Times
-    step: Times
-    again: Again
 
 
 def answer(family: str, case: Case, options: dict[str, Any]) -> Costs:
@@ -72,7 +31,7 @@ def answer(family: str, case: Case, options: dict[str, Any]) -> Costs:
     apply = timed(framework.apply, framework.model, most=_BUILDS)
     case.phase = "step"
     step = timed(_step(framework.whole()), most=20)
-    return Costs(levels[0].level, levels, build, apply, step, _again(framework, case))
+    return Costs(levels[0].level, levels, build, apply, step, _again(framework, case), framework.raised)
 
 
 def _levels(framework: Subject, model: nn.Module, case: Case) -> list[LevelCost]:

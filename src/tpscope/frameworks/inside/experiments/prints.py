@@ -13,7 +13,7 @@ from torch import nn
 
 from tpscope.frameworks.inside import normal, params
 from tpscope.frameworks.inside.case import Case
-from tpscope.frameworks.inside.experiments.subject import Axolotl, Nemo, Subject
+from tpscope.frameworks.inside.experiments.subject import Axolotl, Nemo, Subject, told
 from tpscope.frameworks.inside.hf_engine import Asked
 
 MARK = "tpscope_probe"
@@ -71,7 +71,7 @@ def _print(case: Case, framework: Subject, chosen: list[dict[str, Any]]) -> Prin
             framework.select(model)
         sharded = framework.apply(model)
     except Exception as error:  # noqa: BLE001 - what the framework raises is what this question came to
-        return Print("", "", raised=f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+        return Print("", "", raised=told(error))
     raw = chosen[-1] if chosen else {}
     plan = normal.plan_of(raw, sharded, "")
     rows = params.rows(sharded, before, plan)

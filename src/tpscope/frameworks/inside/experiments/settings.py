@@ -7,14 +7,14 @@ import enum
 import importlib
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 from tpscope.frameworks.inside import axolotl, nemo, world
 from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.experiments.prints import Print, of_hf, of_nemo, one_rule
-from tpscope.frameworks.inside.experiments.subject import Axolotl, Nemo, subject
+from tpscope.frameworks.inside.experiments.subject import Axolotl, Nemo, subject, told
 from tpscope.frameworks.inside.source import condition, source_of
 
 # Sizes of axes and what the launcher gives: not settings of the plan.
@@ -36,12 +36,14 @@ class Toggled:
 
 @dataclass
 class Settings:
-    """Every setting that was looked at. `steady`: asked twice with nothing changed, the same came out twice."""
+    """Every setting that was looked at. `steady`: asked twice with nothing changed, the same came out twice. `stopped`:
+    what statements raised, on the way to a plan, after which nothing more of them could be seen to be read."""
 
     owner: str
     found_by: str
     steady: bool
     toggled: list[Toggled]
+    stopped: list[str] = field(default_factory=list)
 
 
 def answer(family: str, case: Case, options: dict[str, Any]) -> Settings:
@@ -82,7 +84,7 @@ def _nemo(case: Case) -> Settings:
         try:
             return of_nemo(case, Nemo(case, more))
         except Exception as error:  # noqa: BLE001 - a setting that the configuration refuses is an answer
-            return Print("", "", raised=f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+            return Print("", "", raised=told(error))
 
     wanted = [
         (item.name, hints[item.name], _default(item)) for item in dataclasses.fields(owner) if item.name not in _SIZES
@@ -135,7 +137,8 @@ def _words(hint: Any) -> str:
 def _axolotl(case: Case) -> Settings:
     """Every key of the schema that the statements on the way to a plan were seen to read."""
     schema = importlib.import_module("axolotl.utils.schemas.config").AxolotlInputConfig
-    read = [name for name in _read(case) if name in schema.model_fields]
+    keys, stopped = _read(case)
+    read = [name for name in keys if name in schema.model_fields]
     own = axolotl.config_of(case, case.request.layout)
 
     def ask(more: dict[str, Any]) -> Print:
@@ -143,15 +146,17 @@ def _axolotl(case: Case) -> Settings:
         try:
             return of_hf(case, Axolotl(case, more))
         except Exception as error:  # noqa: BLE001 - a key that Axolotl refuses is an answer
-            return Print("", "", raised=f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+            return Print("", "", raised=told(error))
 
     wanted = [(name, schema.model_fields[name].annotation, own.get(name)) for name in read]
     by = "every key of the schema that was seen to be read on the way to a plan, set to another value of its type"
-    return _toggle(f"{schema.__module__}.{schema.__qualname__}", by, wanted, ask, one_rule("axolotl"))
+    found = _toggle(f"{schema.__module__}.{schema.__qualname__}", by, wanted, ask, one_rule("axolotl"))
+    found.stopped = stopped
+    return found
 
 
-def _read(case: Case) -> list[str]:
-    """Keys that were read, in their order, while Axolotl checked, laid out, handed over and prepared."""
+def _read(case: Case) -> tuple[list[str], list[str]]:
+    """Keys that were read, in their order, while Axolotl checked, laid out, handed over and prepared; what raised."""
     from axolotl.utils.dict import DictDefault
 
     read: dict[str, None] = {}
@@ -169,17 +174,20 @@ def _read(case: Case) -> list[str]:
 
     cfg = Noting(dict(axolotl.config_of(case, case.request.layout)))
     read.clear()
+    stopped = []
     for step in _path(case, cfg):
         try:
             step()
-        except Exception:  # noqa: BLE001 - what was read before it raised was read
-            continue
-    return list(read)
+        except Exception as error:  # noqa: BLE001 - what was read before it raised was read
+            stopped.append(told(error))
+    return list(read), stopped
 
 
 def _path(case: Case, cfg: Any) -> Iterator[Callable[[], Any]]:
     path = source_of("axolotl.loaders.model")
-    loader = SimpleNamespace(cfg=cfg, model_kwargs={}, device_mesh=None, model=SimpleNamespace())
+    # A model as a loader leaves it that sets no sizes: what Axolotl asks of it, it then sets.
+    model = SimpleNamespace(_tp_size=None, _device_mesh=None)
+    loader = SimpleNamespace(cfg=cfg, model_kwargs={}, device_mesh=None, model=model)
     yield lambda: axolotl.refusals(case, cfg)
     yield lambda: axolotl.mesh_of(case, cfg)
     yield lambda: exec(condition(path, "_build_model", 'self.model_kwargs["tp_plan"]'), {"self": loader})

@@ -27,7 +27,7 @@ from tpscope.frameworks.inside.experiments.style_ports import (
     ReplicatedSummed,
     SequenceParallelFrozen,
 )
-from tpscope.language.port import Means
+from tpscope.language.measured.port import Means
 
 Styles = tuple[ParallelStyle, ...]
 

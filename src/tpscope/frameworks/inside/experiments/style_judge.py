@@ -8,7 +8,7 @@ import torch
 
 from tpscope.frameworks.inside.experiments.style_cases import Scene
 from tpscope.frameworks.inside.experiments.style_ranks import Held, Left, part
-from tpscope.language.port import Outcome
+from tpscope.language.measured.port import Outcome
 
 WHOLE = "Replicate()"
 

@@ -16,7 +16,7 @@ from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.experiments.style_cases import CASES, Counterpart, Scene, StyleCase, Styles
 from tpscope.frameworks.inside.experiments.style_judge import against_whole, beside
 from tpscope.frameworks.inside.experiments.style_ranks import Held, Left, sharded, whole
-from tpscope.language.port import Means, Outcome, Trial, Try
+from tpscope.language.measured.port import Means, Outcome, Trial, Try
 
 RANKS = 2
 # An inner product of n terms is within n * eps of the exact one, relative to the sum of the terms' magnitudes (Higham,

@@ -17,7 +17,7 @@ from tpscope.frameworks.inside import axolotl, hf_engine, loop_hf, loop_nemo, ne
 from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.hf_engine import Asked
 from tpscope.frameworks.inside.source import condition, holding, source_of
-from tpscope.frameworks.inside.trace import Trail
+from tpscope.frameworks.inside.trace import Trail, ours
 
 Select = Callable[[nn.Module], dict[str, Any]]
 
@@ -41,6 +41,8 @@ class Subject:
 
     def __init__(self, case: Case):
         self.case = case
+        # What `levels` tried in vain: what was changed, and what the framework raised.
+        self.raised: dict[str, str] = {}
         world.start(case.request.layout.world)
 
     def model(self, small: bool = False) -> nn.Module:
@@ -94,7 +96,10 @@ class Nemo(Subject):
             try:
                 with level.during(), trail.on():
                     raw = level.select(model)
-            except Exception:  # noqa: BLE001 - this model has no plan of that level: the level is not listed
+            except Exception as error:
+                if ours(error):
+                    raise
+                self.raised[level.how] = told(error)
                 continue
             name = level.level or nemo_selection.level_of(self.case, model, raw, trail)[0]
             found.setdefault(name, Level(name, level.how, level.select, level.during))
@@ -215,6 +220,11 @@ def collect(model: nn.Module) -> None:
     if "code" not in _STATEMENTS:
         _STATEMENTS["code"] = holding(source_of("transformers.modeling_utils"), "post_init", "_tp_plan")
     exec(_STATEMENTS["code"], {"self": model})
+
+
+def told(error: BaseException) -> str:
+    """An exception in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def subject(family: str, case: Case) -> Subject:

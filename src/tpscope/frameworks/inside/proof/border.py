@@ -12,7 +12,11 @@ from tpscope.frameworks.inside.proof.record import Records
 
 @dataclass
 class Border:
-    """One module: layouts of what goes in and comes out, and of the gradients of both, and what it is."""
+    """One module: layouts of what goes in and comes out, and of the gradients of both, and what it is.
+
+    `lost`: its output has a gradient in the whole model and none on any rank. `waits`: that output is the result of a
+    collective that nobody has waited for yet. `into`: the module that took it and sent nothing back.
+    """
 
     module: str
     kind: str
@@ -21,6 +25,9 @@ class Border:
     came_gradient: Layout | None
     gave_gradient: Layout | None
     bias_times: float | None = None
+    lost: bool = False
+    waits: bool = False
+    into: str = ""
 
 
 def borders(ranks: list[Records], whole: Records, biases: dict[str, torch.Tensor]) -> list[Border]:
@@ -35,6 +42,9 @@ def borders(ranks: list[Records], whole: Records, biases: dict[str, torch.Tensor
         )  # fmt: skip
         if gave is not None and not gave.right and name in biases:
             border.bias_times = _bias(ranks, whole, name, biases[name])
+        if _lost(ranks, whole, (name, "out")):
+            border.lost, border.into = True, _taker(ranks, whole, name)
+            border.waits = all(rank.seen[(name, "out")].waits for rank in ranks)
         found.append(border)
     return found
 
@@ -43,6 +53,23 @@ def backward_order(whole: Records, found: list[Border]) -> list[Border]:
     """The same borders in the order in which the whole model's backward reached their inputs."""
     by_name = {border.module: border for border in found}
     return [by_name[name] for name, side in whole.backward if side == "in" and name in by_name]
+
+
+def _lost(ranks: list[Records], whole: Records, key: tuple[str, str]) -> bool:
+    """True where the whole model's tensor has a gradient, and every rank saw the tensor and no gradient of it, or one
+    of zeros: what autograd makes of none for a function that wants a tensor."""
+    wanted = whole.seen[key].gradient
+    if wanted is None or not bool(wanted.any()):
+        return False
+    seen = [rank.seen.get(key) for rank in ranks]
+    return all(one is not None and (one.gradient is None or not bool(one.gradient.any())) for one in seen)
+
+
+def _taker(ranks: list[Records], whole: Records, name: str) -> str:
+    """The first module after `name` whose input lost its gradient; "" if none."""
+    keys = list(whole.seen)
+    later = keys[keys.index((name, "out")) + 1 :]
+    return next((module for module, side in later if side == "in" and _lost(ranks, whole, (module, side))), "")
 
 
 def _layout(ranks: list[Records], whole: Records, key: tuple[str, str], gradient: bool) -> Layout | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor
 
 from tpscope.frameworks.inside.proof.slices import local_of
@@ -64,6 +65,19 @@ class ScaleBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         return grads[0] * ctx.factor, None
+
+
+class Wait(torch.autograd.Function):
+    """The result of a collective as a plain tensor, waited for here; identity backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        value = tensor.wait() if isinstance(tensor, AsyncCollectiveTensor) else tensor
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        return grads[0]
 
 
 def outputs(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:

@@ -18,6 +18,7 @@ from tpscope.frameworks.inside.proof.mends import (
     SumOutput,
     Thaw,
     TrueNorm,
+    WaitOutput,
     WholeNorm,
 )
 from tpscope.frameworks.inside.proof.relations import denominators, of_gradients, relation, scaled
@@ -36,7 +37,10 @@ def candidates(scene: Scene) -> list[Mend]:
     # parallelism that is full of partial sums that are reduced later.
     explained = all(relation(scene, name) is not None for name in scene.now.different)
     later = (*own, *passed) if explained else (*passed, *own)
-    first = (*_loaded(scene), *_adapters(scene), *_clipping(scene), *denominators(scene), *_forward(scene))
+    first = (
+        *_loaded(scene), *lost(scene.borders), *_adapters(scene), *_clipping(scene), *denominators(scene),
+        *_forward(scene),
+    )  # fmt: skip
     for mend in (*first, *later):
         if mend not in found:
             found.append(mend)
@@ -63,6 +67,19 @@ def _loaded(scene: Scene) -> Iterator[Mend]:
             f"{len(names)} parameters train on one side and are frozen on the other",
             "set requires_grad after sharding as the unsharded model has it",
         )  # fmt: skip
+
+
+def lost(borders: list[Border]) -> Iterator[Mend]:
+    """Outputs that no gradient comes back to, where that may be because nobody has waited for them yet."""
+    for border in borders:
+        if border.lost and border.waits:
+            where = wildcard(border.module)
+            yield WaitOutput(
+                Cause.TRAINABILITY, (where,), "no gradient",
+                f"no gradient comes back to the output of {where}: {border.into or 'what follows'} takes it as an "
+                "AsyncCollectiveTensor, a collective that nobody has waited for, and treats it as a constant",
+                f"wait for the collective of {where}, with its gradient, before {border.into or 'anything'} takes it",
+            )  # fmt: skip
 
 
 def _adapters(scene: Scene) -> Iterator[Mend]:

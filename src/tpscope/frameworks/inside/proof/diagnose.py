@@ -197,6 +197,9 @@ def _unknown(left: Round, first: list[Border]) -> Diagnosis:
     if place is not None:
         where = wildcard(place.module)
         words = f"the first place that differs in forward order is the output of {where} ({place.kind}): {place.gave}"
+    elif cut := next((border for border in first if border.lost), None):
+        where = wildcard(cut.module)
+        words = f"no gradient comes back to the output of {where} from {cut.into or 'what follows'}"
     else:
         patterns = sorted({wildcard(name) for name in names})
         where = ", ".join(patterns[:4])

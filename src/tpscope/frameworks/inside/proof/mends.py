@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from tpscope.frameworks.inside.proof.borders import Copy, ScaleBackward, Sum, inputs, outputs, summed
+from tpscope.frameworks.inside.proof.borders import Copy, ScaleBackward, Sum, Wait, inputs, outputs, summed
 from tpscope.frameworks.inside.proof.facing import Facing
 from tpscope.frameworks.inside.proof.reference import Grads, clean, parameters
 from tpscope.frameworks.inside.proof.slices import gathered
@@ -99,6 +99,15 @@ class ScaleOutput(Mend):
     def on_model(self, facing: Facing) -> None:
         for _, module in self.modules(facing.model):
             outputs(module, lambda tensor: tensor * self.by)
+
+
+@dataclass
+class WaitOutput(Mend):
+    """Wait for the collective that makes what the module gives, before anything takes it."""
+
+    def on_model(self, facing: Facing) -> None:
+        for _, module in self.modules(facing.model):
+            outputs(module, Wait.apply)
 
 
 @dataclass

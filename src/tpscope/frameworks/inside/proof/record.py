@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.utils.hooks import RemovableHandle
 
 from tpscope.frameworks.inside.proof.slices import local_of, on_tp
@@ -15,13 +16,17 @@ from tpscope.frameworks.inside.proof.slices import local_of, on_tp
 
 @dataclass
 class Seen:
-    """One tensor at the border of a module: what this rank holds, its claimed tp placement, and its gradient."""
+    """One tensor at the border of a module: what this rank holds, its claimed tp placement, and its gradient.
+
+    `waits`: the result of a collective that nobody has waited for yet (AsyncCollectiveTensor).
+    """
 
     module: str
     side: str
     value: torch.Tensor
     placement: str = ""
     gradient: torch.Tensor | None = None
+    waits: bool = False
 
 
 @dataclass
@@ -57,7 +62,8 @@ class Recorder:
                 if isinstance(module, (nn.ModuleList, nn.ModuleDict)) or module is self.model:
                     continue
                 clean = name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
-                before, after = self._before(clean), self._after(clean)
+                # Not compiled with the module: what torch.compile makes of a hook may not see the gradient.
+                before, after = torch.compiler.disable(self._before(clean)), torch.compiler.disable(self._after(clean))
                 self._handles.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
                 self._handles.append(module.register_forward_hook(after))
         self.all.append(Records())
@@ -91,7 +97,8 @@ class Recorder:
         records = self.all[-1]
         if (name, side) in records.seen:
             return tensor
-        seen = Seen(name, side, local_of(tensor.detach()).clone(), on_tp(tensor))
+        waits = isinstance(tensor, AsyncCollectiveTensor)
+        seen = Seen(name, side, local_of(tensor.detach()).clone(), on_tp(tensor), waits=waits)
         records.seen[(name, side)] = seen
         if not tensor.requires_grad:
             return tensor
@@ -100,8 +107,9 @@ class Recorder:
             # Inside a compiled region's no_grad a view has no gradient to watch.
             return watched
 
-        def arrived(gradient: torch.Tensor) -> None:
-            if seen.gradient is None:
+        def arrived(gradient: torch.Tensor | None) -> None:
+            # Autograd calls with None where a compiled region has no gradient for its input.
+            if gradient is not None and seen.gradient is None:
                 seen.gradient = local_of(gradient.detach()).clone()
                 records.backward.append((name, side))
 

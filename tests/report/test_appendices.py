@@ -7,12 +7,16 @@ import pytest
 from test_study import MADE, ROWS, WHERE, column, run
 
 from tpscope.language.answer import Failure, Head, TrailLine
+from tpscope.language.proof import Depth
+from tpscope.language.verdict import Verdict
 from tpscope.report import study
 from tpscope.report.experiments import store
 from tpscope.report.experiments.pipeline_rows import Pipeline, Placed, Schedule, Stage
 from tpscope.report.facts import Study
+from tpscope.report.prove_rows import Cell
 from tpscope.report.prove_rows import read as proofs
-from tpscope.report.sections import glossary, pipeline, quality
+from tpscope.report.runs import PLAIN
+from tpscope.report.sections import glossary, one_by_one, pipeline, quality
 from tpscope.report.sections.terms import TERMS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,3 +185,20 @@ class TestCommitted:
     def test_the_recorded_layers_and_stages_are_there(self, made):
         assert "One decoder layer as it ran" in "\n".join(made.written["2. Core architecture"])
         assert "0 (first)" in "\n".join(made.written[pipeline.TITLE])
+
+
+def test_every_model_has_a_chapter_with_its_proofs_and_entries():
+    made = Study(ROWS)
+    text = "\n".join(one_by_one.section(made))
+    names = [row.question.model for row in made.of(PLAIN)]
+    assert [line for line in text.splitlines() if line.startswith("### ")] == [f"### {name}" for name in names]
+    assert text.count("not measured yet (prove)") == len(names)
+    key = made.frameworks[0]
+    cells = [
+        Cell(key, names[0], "typed", "plain", 2, Verdict.CRASHED, Depth.LOOP, "by hand", said="KeyError: 'x'"),
+        Cell(key, names[0], "typed", "lora", 2, Verdict.EQUAL, Depth.LOOP, "by hand", bugs=["some-entry"]),
+    ]
+    text = "\n".join(one_by_one.section(Study(ROWS, cells)))
+    assert "crashed: `KeyError`" in text
+    assert "Known as: `bugs/some-entry`." in text
+    assert text.count("not measured yet (prove)") == len(names) - 1

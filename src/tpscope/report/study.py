@@ -32,6 +32,7 @@ from tpscope.report.sections import (
     hugging_face,
     mesh,
     models,
+    one_by_one,
     overview,
     pipeline,
     plans,
@@ -57,7 +58,8 @@ SECTIONS: tuple[tuple[str, Section], ...] = tuple(
 APPENDICES: tuple[tuple[str, Section], ...] = (
     (appendix.REPEAT, appendix.repeat), (appendix.SHIMS, appendix.shims), (appendix.TORCH, appendix.torch),
     (appendix.FILES, appendix.files), (register.TITLE, register.section),
-    (pipeline.TITLE, pipeline.section), (glossary.TITLE, glossary.section), (quality.TITLE, quality.section),
+    (pipeline.TITLE, pipeline.section), (one_by_one.TITLE, one_by_one.section),
+    (glossary.TITLE, glossary.section), (quality.TITLE, quality.section),
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from tpscope.report.facts import Study
 from tpscope.report.sections.terms import TERMS, WORDS, Term
 from tpscope.report.text import anchor, table
 
-TITLE = "Appendix G: glossary"
+TITLE = "Appendix H: glossary"
 
 
 def section(study: Study) -> list[str]:

@@ -20,7 +20,7 @@ def section(study: Study) -> list[str]:
     lines += table(
         "The class of the model object that was built, as the framework's own resolver chose it.",
         ["model", *keys],
-        [[f"`{run.question.model}`", *(_class(run.column(key)) for key in keys)] for run in runs],
+        [[f"`{run.question.model}`", *(class_of(run.column(key)) for key in keys)] for run in runs],
     )
     lines += ["### Classes with a plan of their own", ""]
     lines += _registries(study)
@@ -29,7 +29,7 @@ def section(study: Study) -> list[str]:
         "Style and output layout by the plan, then who gathers the logits over `tp`: the plan itself, the "
         "framework's default loss (observed on the two-layer model), or nobody.",
         ["model", *keys],
-        [[f"`{run.question.model}`", *(_head(run.column(key)) for key in keys)] for run in runs],
+        [[f"`{run.question.model}`", *(head_of(run.column(key)) for key in keys)] for run in runs],
     )
     lines += _gathers(study)
     lines += table(
@@ -48,7 +48,7 @@ def section(study: Study) -> list[str]:
     lines += table(
         "Parameters of more than one percent of the model that are not cut over `tp`.",
         ["model", *keys],
-        [[f"`{run.question.model}`", *(_whole(run, key) for key in keys)] for run in runs],
+        [[f"`{run.question.model}`", *(whole(run, key) for key in keys)] for run in runs],
     )
     idle = [
         [f"`{run.question.model}`", key, f"`{style}`", listed(patterns)]
@@ -68,7 +68,8 @@ def section(study: Study) -> list[str]:
     return lines + (by_way(study) + by_model(study) if study.proofs.cells else [])
 
 
-def _class(column: Column | None) -> str:
+def class_of(column: Column | None) -> str:
+    """The class of the model object, and the package that it is from."""
     if column is None or not column.model_class:
         return ABSENT
     package, _, _ = column.model_class.partition(".")
@@ -110,7 +111,8 @@ def _registry(study: Study, key: str) -> list[str]:
     return [key, str(len(found)), str(len(functions)), where, str(len(source.plans_of_configs))]
 
 
-def _head(column: Column | None) -> str:
+def head_of(column: Column | None) -> str:
+    """Style and output layout of the head by the plan, and who gathers the logits."""
     if column is None or column.status != Status.OK:
         return ABSENT
     head = column.head
@@ -182,7 +184,8 @@ def _gradient(study: Study, run: RunRow, key: str, name: str) -> str:
     return f"marked {group.gradient}, then {loop}"
 
 
-def _whole(run: RunRow, key: str) -> str:
+def whole(run: RunRow, key: str) -> str:
+    """What is not cut over tp, with its share of the model."""
     column = run.column(key)
     if column is None or not column.parameters:
         return ABSENT

@@ -15,7 +15,7 @@ from tpscope.report.sections.glossary import undefined
 from tpscope.report.sections.terms import TERMS
 from tpscope.report.text import anchor, listed, table
 
-TITLE = "Appendix H: quality criteria and review"
+TITLE = "Appendix I: quality criteria and review"
 
 _PLACE = re.compile(r"`([\w./-]+\.py):(\d+)`")
 _SYMBOL = re.compile(r"`([\w./-]+\.py):([A-Za-z_][\w.]*)`")

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tpscope.errors import UserError
 from tpscope.recommend.ask import Asked
 from tpscope.recommend.result import Recommendation
 from tpscope.recommend.run import recommend
 from tpscope.report.advice import ADVICE, Advice, advice, read, write
+from tpscope.report.program import ended
 from tpscope.report.prove_rows import hung
 from tpscope.report.record import provenance
 from tpscope.report.sweep import ROOT
@@ -103,16 +103,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="ask what has a row as well")
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout whose results/ are written")
     given = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
         for row in record(given.root, given.again):
             print(f"{row.command}: {row.winner or 'nothing is recommended'}")
-    except KeyboardInterrupt:
-        print(f"stopped; the rows that are there stay in {ADVICE}", file=sys.stderr)
-        return 130
-    except UserError as error:
-        print(f"tpscope: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        return 0
+
+    return ended(work, ADVICE)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from pathlib import Path
 from tpscope import bugs
 from tpscope.compare.ask import Wishes, question
 from tpscope.compare.run import Pool
-from tpscope.errors import UserError
 from tpscope.frameworks import registry
 from tpscope.language.verdict import Status
 from tpscope.models.read import read as read_model
@@ -21,6 +20,7 @@ from tpscope.prove import run, scenarios
 from tpscope.report import guide, prove_rows
 from tpscope.report.guide import Wanted
 from tpscope.report.guide_rows import ROWS, Evidence, Planned, Row, read_rows, write
+from tpscope.report.program import ended
 from tpscope.report.prove_rows import Cell
 from tpscope.report.record import provenance, steady
 from tpscope.report.rows import Provenance
@@ -90,15 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Record. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tpscope.report.guide_record", description="Rows of the guide.")
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout whose results/ are written")
-    try:
-        record(parser.parse_args(arguments).root)
-    except KeyboardInterrupt:
-        print(f"stopped; the rows that are there stay in {ROWS}", file=sys.stderr)
-        return 130
-    except UserError as error:
-        print(f"tpscope: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    root = parser.parse_args(arguments).root
+
+    def work() -> int:
+        record(root)
+        return 0
+
+    return ended(work, ROWS)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tpscope.report.advice import Advice
 from tpscope.report.experiments import store
 from tpscope.report.experiments.rows import Measured
 from tpscope.report.facts import Study
+from tpscope.report.program import ended
 from tpscope.report.rows import Row, RunRow, read, write
 from tpscope.report.runs import FRAMEWORKS, RUNS, Run
 from tpscope.report.sections import (
@@ -205,7 +206,8 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
     only.add_argument("--check", action="store_true", help="fail if the files are not current")
     asked = parser.parse_args(arguments)
     place = root or Path(__file__).resolve().parents[3]
-    try:
+
+    def work() -> int:
         if asked.check:
             found = problems(place)
             for sentence in found:
@@ -219,10 +221,9 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
             write(place / ROWS, rows)
         for path in generate(place):
             print(f"written: {path}")
-    except UserError as error:
-        print(f"tpscope: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        return 0
+
+    return ended(work, ROWS)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from tpscope.report.experiments.complexity_rows import Complexity
 from tpscope.report.facts import Study
 from tpscope.report.prove_rows import Cell
 from tpscope.report.register import Ruling
-from tpscope.report.rows import RunRow, SourceRow
+from tpscope.report.rows import WRITTEN, RunRow, SourceRow
 from tpscope.report.runs import ADAPTERS, MESH, PLAIN, SEQUENCE
 from tpscope.report.sections import register as section
 from tpscope.report.text import not_yet
@@ -287,3 +287,12 @@ def test_the_appendix_has_every_statement_once_in_its_table_and_once_below(recor
         assert sum(line.startswith(f"| S{number} |") for line in lines) == 1
         assert sum(line.startswith(f"**S{number}**") for line in lines) == 1
     assert any(line.startswith("| Q4 |") and not_yet("bench") in line for line in lines)
+
+
+def test_a_plan_that_is_written_as_data_is_cited_with_its_line(recorded):
+    study_ = Study(recorded)
+    for key in (*THEN, *NOW):
+        cited = {f"{item.where.path}:{item.where.line}": item.where.text for item in study_.cited(key, WRITTEN)}
+        taken = {column.selection.function for column in study_.columns(key) if ".py:" in column.selection.function}
+        assert set(cited) == taken
+        assert all("_tp_plan" in text for text in cited.values())

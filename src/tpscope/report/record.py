@@ -63,14 +63,16 @@ def reread(rows: Iterable[Row], frameworks: tuple[str, ...], say: Callable[[str]
 
 def _sources(rows: Iterable[Row], targets: list[Target], made: Provenance, say: Callable[[str], None]) -> list[Row]:
     named: dict[str, set[str]] = {target.id: set() for target in targets}
+    plans: dict[str, set[str]] = {target.id: set() for target in targets}
     for run_row in rows:
         assert isinstance(run_row, RunRow)
         for column in (column for column in run_row.answers if column.id in named):
             named[column.id] |= set(column.ran) | {line.path for line in _single_lines(column)}
+            plans[column.id].add(column.selection.function)
     found: list[Row] = []
     for target in targets:
         say(f"reading the source of {target.id}")
-        found.append(source_row(target, named[target.id], made))
+        found.append(source_row(target, named[target.id], plans[target.id], made))
     return found
 
 

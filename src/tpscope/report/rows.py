@@ -23,6 +23,7 @@ STYLE, HF_STYLE, HF_NAME = "style", "hf style", "hf style name"
 REGISTERED, SETTING = "registered class", "setting"
 HANDED, TRANSLATED = "handed over", "translated"
 SYNCHRONIZED, MESH_AXES = "in the training loop", "mesh axes"
+WRITTEN = "written plan"
 APPLIED, VALIDATED, BODY = "applied", "validated", "what a style does"
 
 

@@ -24,6 +24,7 @@ from tpscope.report.rows import (
     SYNCHRONIZED,
     TRANSLATED,
     VALIDATED,
+    WRITTEN,
     Cited,
     File,
     Provenance,
@@ -63,12 +64,16 @@ _BODIES = {
     "RotaryEmbedParallel": "type(inputs)(new_inputs)",
     "Qwen3QKNorm": "DTensor.from_local(input_tensor, device_mesh, sequence_sharding",
 }
+_PLACE = re.compile(r"(.+\.py):(\d+)")
 # Fields that size an axis of the mesh, choose a plan, or turn a parallelism on.
 _SETTING_NAME = re.compile(r"^((dp|tp|pp|cp|ep)_\w*size|\w+_parallel\w*|\w*tp_plan|dp_\w+|context_parallel\w*)$")
 
 
-def source_row(target: Target, named: Iterable[str], made: Provenance) -> SourceRow:
-    """Read the overlay of a target: its styles, its registry, its settings, and every file that the study names."""
+def source_row(target: Target, named: Iterable[str], plans: Iterable[str], made: Provenance) -> SourceRow:
+    """Read the overlay of a target: its styles, its registry, its settings, and every file that the study names.
+
+    `plans` is what gave a plan: the name of a function, or `path:line` where the plan is written down as data.
+    """
     found = overlay.installed(target)
     assert found is not None, f"{target.id} has run, so it is installed"
     root = found.path
@@ -77,6 +82,7 @@ def source_row(target: Target, named: Iterable[str], made: Provenance) -> Source
     cited += _bodies(root, [item for item in cited if item.what == STYLE])
     engines = [root / path for path in _HF_ENGINES if (root / path).is_file()]
     cited += _styles(root, engines, HF_STYLE)
+    cited += _written(root, plans)
     for engine in engines:
         cited += _style_names(root, engine)
     paths = sorted({*named, *(item.where.path for item in cited)})
@@ -191,6 +197,18 @@ def _planned_configs(root: Path) -> list[str]:
         if re.search(r"^\s+base_model_tp_plan\s*(:[^=]+)?=\s*(?!None)", path.read_text(encoding="utf-8"), re.M):
             found.add(path.parent.name)
     return sorted(found)
+
+
+def _written(root: Path, plans: Iterable[str]) -> list[Cited]:
+    """The lines where a plan that was taken is written down, in the class that has it."""
+    found = []
+    for path, number in sorted(match.groups() for plan in plans if (match := _PLACE.fullmatch(plan))):
+        text = (root / path).read_text(encoding="utf-8")
+        classes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+        above = [node for node in classes if node.lineno <= int(number)]
+        name = max(above, key=lambda node: node.lineno).name if above else ""
+        found.append(Cited(WRITTEN, name, "", _line(root, root / path, int(number), text, name)))
+    return found
 
 
 def _line(root: Path, path: Path, number: int, text: str, symbol: str) -> TrailLine:

@@ -167,7 +167,7 @@ def actionable(reading: Reading) -> Result:
 
 def referenced(reading: Reading) -> Result:
     """Every reference to a source line is one that a row has: most with the text of the line, some without."""
-    quoted = {item.place for item in reading.cited}
+    quoted = {place for item in reading.cited for place in (item.place, item.place.rpartition("/")[2])}
     columns = [column for run in reading.study.runs for column in run.answers]
     bare = {column.selection.function for column in columns} | {cell.at for cell in reading.study.proofs.cells}
     known = quoted | bare | {place.rpartition("/")[2] for place in bare}

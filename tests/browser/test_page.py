@@ -1,4 +1,4 @@
-import time
+from contextlib import contextmanager
 
 import pytest
 import sample
@@ -65,22 +65,19 @@ class Page:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        self.driver.get(self.address)
-        # By the browser, not by the page: what one process clears late would take away what the next one stores.
-        origin = {"origin": "file:///", "storageTypes": "local_storage"}
-        self.driver.execute_cdp_cmd("Storage.clearDataForOrigin", origin)
-        assert self.reload_until("return document.documentElement.dataset.theme === undefined")
+        with self.before("try { localStorage.clear() } catch {}"):
+            self.driver.get(self.address)
         return self
 
-    def reload_until(self, script, *arguments):
-        """Open the page anew. What it stored reaches the next process of Chromium later: by seconds, when busy."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            self.driver.get(self.address)
-            if self.run(script, *arguments):
-                return True
-            time.sleep(0.2)
-        return False
+    @contextmanager
+    def before(self, script):
+        """Run a script on every page opened meanwhile, before its own. What one process of Chromium stores reaches
+        the next one later, and on a busy machine not at all: a test that waits for that fails now and then."""
+        added = self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
     def run(self, script, *arguments):
         return self.driver.execute_script(script, *arguments)
@@ -220,7 +217,10 @@ def test_the_switch_changes_the_theme_and_back(opened, theme, other):
     after = opened.background()
     assert after != before
     assert button.text == f"{theme.capitalize()} theme"
-    assert opened.reload_until("return getComputedStyle(document.body).backgroundColor === arguments[0]", after)
+    assert opened.run("return localStorage.getItem('tpscope-theme')") == other
+    with opened.before(f"localStorage.setItem('tpscope-theme', '{other}')"):
+        opened.driver.get(opened.address)
+    assert opened.background() == after
     opened.find("#theme").click()
     assert opened.background() == before
 
@@ -229,14 +229,11 @@ def test_the_switch_works_where_storage_is_forbidden(opened):
     forbid = (
         "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError') } })"
     )
-    script = opened.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": forbid})
-    try:
+    with opened.before(forbid):
         opened.open()
         before = opened.background()
         opened.find("#theme").click()
         assert opened.background() != before
-    finally:
-        opened.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])

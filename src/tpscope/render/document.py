@@ -19,10 +19,11 @@ from tpscope.errors import UserError
 from tpscope.language.answer import to_json
 from tpscope.prove.result import Proofs
 from tpscope.prove.selftest import SelfTest
+from tpscope.price.result import Prices
 from tpscope.recommend.result import Recommendation
 
 RESULTS: dict[str, type] = {
-    "compare": Comparison, "prove": Proofs, "check": Check, "selftest": SelfTest, "recommend": Recommendation,
+    "compare": Comparison, "prove": Proofs, "check": Check, "selftest": SelfTest, "recommend": Recommendation, "price": Prices,
 }  # fmt: skip
 
 

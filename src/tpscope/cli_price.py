@@ -1,0 +1,46 @@
+"""The verb `price`: parse, call one function, render."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any]], default: tuple[str, ...]) -> None:
+    """Add `price` to the command line; `progress` shows what is going on, `default` are the frameworks asked."""
+
+    @app.command()
+    def price(
+        model: Annotated[str, typer.Argument(metavar="INPUT", help="As for compare.")],
+        with_: Annotated[list[str] | None, typer.Option("--with", help="A framework, as nemo@0.7.0. Repeat it.")] = None,
+        hardware: Annotated[str, typer.Option(help="h200, h100, a100, l40s-pcie, or a TOML file of your own.")] = "h200",
+        tp: Annotated[int | None, typer.Option(min=1, help="Tensor-parallel ranks.")] = None,
+        sequence: Annotated[int, typer.Option("--seq", min=1, help="Tokens of a sample.")] = 4096,
+        batch: Annotated[int, typer.Option(min=1, help="Samples of a micro-batch of one rank.")] = 1,
+        sequence_parallel: Annotated[
+            bool | None,
+            typer.Option("--sequence-parallel/--no-sequence-parallel", help="Shard activations over the sequence."),
+        ] = None,
+        json_: Annotated[
+            str | None, typer.Option("--json", help="Write the answer as JSON (- for standard output).")
+        ] = None,
+    ) -> None:
+        """Predict traffic, memory and time of a training step on named hardware, from the frameworks' own code."""
+        from tpscope.compare.ask import Wishes, question
+        from tpscope.compare.run import Pool
+        from tpscope.frameworks.targets import resolve
+        from tpscope.price import hardware as machines
+        from tpscope.price.run import price as run
+        from tpscope.render import document
+        from tpscope.render import price as page
+
+        machine = machines.machine(hardware)
+        asked = question(model, Wishes(tp=tp, sequence_parallel=sequence_parallel))
+        with progress() as say, Pool(say) as pool:
+            result = run(asked, resolve(with_ or list(default), None), pool, machine, hardware, batch, sequence)
+        document.deliver(result, json_, lambda console: page.show(result, console))
+        if result.bad:
+            raise typer.Exit(1)

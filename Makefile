@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TPSCOPE := $(BIN)/tpscope
 
-.PHONY: compare report study test check sweep clean
+.PHONY: compare report study experiments test check sweep clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make check     lint, types, and whether generated documents match the recorded runs"
 	@echo "make study     run what the study needs and write docs/analysis and specs/"
 	@echo "make report    the whole study with TP=2 and 8, as Markdown and as one page, into out/"
+	@echo "make experiments   choosing a plan, edge cases, styles in plain PyTorch: measured again on this machine, into results/"
 	@echo "make sweep     catalog x framework versions (x scenarios, proved: an hour) into results/, and the pages from it"
 
 .venv/ready: pyproject.toml constraints.txt
@@ -34,6 +35,13 @@ report: .venv/ready
 study: .venv/ready
 	$(BIN)/python -m tpscope.report.study
 
+experiments: .venv/ready
+	$(BIN)/python -m tpscope.report.experiments.cost
+	$(BIN)/python -m tpscope.report.experiments.complexity
+	$(BIN)/python -m tpscope.report.experiments.edges
+	$(BIN)/python -m tpscope.report.experiments.styles
+	$(BIN)/python -m tpscope.report.study --generate
+
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2
 
@@ -48,6 +56,10 @@ sweep: .venv/ready
 	$(BIN)/python -m tpscope.report.sweep
 	$(BIN)/python -m tpscope.report.prove_sweep
 	$(TPSCOPE) prove --self-test --full --fresh --json results/selftest.json
+	$(BIN)/python -m tpscope.report.guide_record
+	$(BIN)/python -m tpscope.report.guidance
+	$(BIN)/python -m tpscope.report.study --generate
+	$(BIN)/python -m tpscope.report.pages
 
 clean:
 	rm -rf .venv out

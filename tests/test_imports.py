@@ -49,7 +49,12 @@ def test_an_arrow_upward_would_be_seen(tmp_path):
     assert ROOMS.index(_room(_imports(bad)[0])) < ROOMS.index("language")
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "frameworks" / "inside").glob("*.py")), ids=lambda path: path.name)
+INSIDE = [
+    path for folder in ("", "experiments") for path in sorted((SOURCE / "frameworks/inside" / folder).glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", INSIDE, ids=lambda path: path.name)
 def test_inside_imports_only_torch_the_framework_and_the_language(path):
     allowed = {"torch", "transformers", "accelerate", "peft", "nemo_automodel", "axolotl"} | set(
         sys.stdlib_module_names
@@ -61,7 +66,7 @@ def test_inside_imports_only_torch_the_framework_and_the_language(path):
             assert module.split(".")[0] in allowed, module
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "language").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((SOURCE / "language").rglob("*.py")), ids=lambda path: path.name)
 def test_the_language_is_standard_library_only(path):
     for module in _imports(path):
         assert module.startswith("tpscope.language") or module.split(".")[0] in sys.stdlib_module_names, module

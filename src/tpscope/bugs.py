@@ -22,12 +22,16 @@ class BadEntry(ValueError):
 
 @dataclass(frozen=True)
 class Expected:
-    """What `prove` says of the bug on one version. `said`: words of what a framework raises there."""
+    """What `prove` says of the bug on one version. `said`: words of what a framework raises there.
+
+    `first`: the entry of another fault that comes first there, so that what `prove` says is that one's doing.
+    """
 
     framework: str
     verdict: str
     cause: str = ""
     said: str = ""
+    first: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Bug:
     """One known bug: of which package, in which versions, and when it bites.
 
     `affected` and `fixed` are versions of the package `framework`, which may be one that a training framework pins
-    (transformers, peft, accelerate). `model_types`, `scenario` and `settings` narrow it down; empty means always.
+    (transformers, peft, accelerate). `model_types`, `scenario`, `settings` and `families` (the training frameworks that
+    run into it) narrow it down; empty means always.
     """
 
     id: str
@@ -54,6 +59,7 @@ class Bug:
     script: str = ""
     note: str = ""
     also: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
 
     def covers(self, version: str) -> bool:
         """True if a version of the package has the bug."""
@@ -63,6 +69,11 @@ class Bug:
     def link(self) -> str:
         """Where it was reported, "" if nowhere."""
         return self.reported if self.reported.startswith("http") else ""
+
+    @property
+    def own(self) -> tuple[Expected, ...]:
+        """What this bug alone makes `prove` say: the expectations that explain a proof."""
+        return tuple(item for item in self.expected if not item.first)
 
     @property
     def shown_by_prove(self) -> bool:
@@ -76,6 +87,8 @@ class Bug:
         entry that is only expected of a variant (`nemo@0.7.0+hf`) is about that variant.
         """
         family, _, version = framework.partition("@")
+        if self.families and family not in self.families:
+            return False
         bad = [item.framework for item in self.expected if item.verdict != "equal"]
         if bad and all("+" in name for name in bad) and "+" not in version:
             return False
@@ -119,7 +132,7 @@ def explains(bug: Bug, seen: Seen) -> bool:
         and all(_size_holds(setting, seen) for setting in bug.settings)
         and any(
             item.verdict == seen.verdict and item.cause in ("", *seen.causes) and item.said in seen.said
-            for item in bug.expected
+            for item in bug.own
         )
     )
 
@@ -156,8 +169,11 @@ def _entry(file: Path) -> Bug:
             what=" ".join(table["what"].split()), reported=table.get("reported", ""), affected=table["affected"],
             fixed=table.get("fixed", ""), command=table.get("command", ""), model_types=_many(when.get("model_types")),
             scenario=when.get("scenario", ""), settings=_many(when.get("settings")),
+            families=_many(when.get("families")),
             expected=tuple(
-                Expected(item["with"], item["verdict"], item.get("cause", ""), item.get("said", ""))
+                Expected(
+                    item["with"], item["verdict"], item.get("cause", ""), item.get("said", ""), item.get("first", "")
+                )
                 for item in table.get("expected", [])
             ),
             range_evidence=table.get("range_evidence", ""), script=table.get("script", ""),

@@ -34,7 +34,7 @@ while (walker.nextNode()) {
   const node = walker.currentNode.parentElement;
   if (!walker.currentNode.data.trim() || !node.getClientRects().length || node.closest("script, title, desc")) continue;
   const drawn = node.closest("svg");
-  const square = node.closest(".rank")?.querySelector("rect");
+  const square = node.closest(".rank, .mark")?.querySelector("rect");
   const front = parse(drawn ? getComputedStyle(node).fill : getComputedStyle(node).color);
   const back = square ? parse(getComputedStyle(square).fill) : behind(node);
   const value = ratio(front, back);
@@ -66,13 +66,16 @@ class Page:
         media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         self.driver.get(self.address)
-        self.run("try { localStorage.clear() } catch {}")
+        # By the browser, not by the page: what one process clears late would take away what the next one stores.
+        origin = {"origin": "file:///", "storageTypes": "local_storage"}
+        self.driver.execute_cdp_cmd("Storage.clearDataForOrigin", origin)
         assert self.reload_until("return document.documentElement.dataset.theme === undefined")
         return self
 
     def reload_until(self, script, *arguments):
-        """Open the page anew. What it stored may reach the next process of Chromium a moment later: try a few times."""
-        for _ in range(10):
+        """Open the page anew. What it stored reaches the next process of Chromium later: by seconds, when busy."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
             self.driver.get(self.address)
             if self.run(script, *arguments):
                 return True
@@ -86,7 +89,9 @@ class Page:
         return self.driver.find_element("css selector", selector)
 
     def shown(self, selector):
-        return [node for node in self.driver.find_elements("css selector", selector) if node.is_displayed()]
+        # One call for all: asking node by node takes half a minute on a page of thousands.
+        visible = "return [...document.querySelectorAll(arguments[0])].filter(node => node.checkVisibility())"
+        return self.driver.execute_script(visible, selector)
 
     def type(self, words):
         field = self.find("#search")

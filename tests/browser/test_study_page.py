@@ -1,5 +1,6 @@
 """The study's page in a real Chromium, at phone and desktop width, in both themes."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -31,11 +32,36 @@ for (const drawn of document.querySelectorAll('svg.flow')) {
   if (box.x < 0 || box.y < 0 || box.x + box.width > drawn.viewBox.baseVal.width ||
       box.y + box.height > drawn.viewBox.baseVal.height) clipped.push('drawing ' + drawn.textContent.slice(0, 60));
 }
+for (const drawn of document.querySelectorAll('svg.bars, svg.rank-grid')) {
+  const { width, height } = drawn.viewBox.baseVal;
+  for (const text of drawn.querySelectorAll('text')) {
+    const words = text.getBBox();
+    if (words.x < -0.5 || words.y < -0.5 || words.x + words.width > width + 0.5 ||
+        words.y + words.height > height + 0.5) clipped.push(text.textContent);
+  }
+}
+for (const text of document.querySelectorAll('.mark text, .rank text')) {
+  const [words, box] = [text.getBBox(), text.parentElement.querySelector('rect').getBBox()];
+  if (words.x < box.x - 0.5 || words.x + words.width > box.x + box.width + 0.5) clipped.push(text.textContent);
+}
 for (const node of document.querySelectorAll('main *:not(svg *), header *, nav *')) {
   const style = getComputedStyle(node);
   if (['hidden', 'clip'].includes(style.overflowX) && node.scrollWidth > node.clientWidth) clipped.push(node.tagName);
 }
 return clipped;
+"""
+# Texts of one drawing that lie on each other.
+COVERED = """
+const covered = [];
+for (const drawn of document.querySelectorAll('svg.flow, svg.bars, svg.rank-grid')) {
+  const boxes = [...drawn.querySelectorAll('text')].map((text) => [text.textContent, text.getBBox()]);
+  boxes.forEach(([one, a], index) => boxes.slice(index + 1).forEach(([other, b]) => {
+    const across = Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x);
+    const down = Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y);
+    if (across > 1 && down > 3) covered.push(one + ' | ' + other);
+  }));
+}
+return covered;
 """
 # Table cells whose text runs into the next cell.
 SPILLED = """
@@ -88,11 +114,38 @@ def test_nothing_overflows_and_no_text_is_clipped(opened, width, theme):
     assert opened.overflow() == 0
     assert opened.run(CLIPPED) == []
     assert opened.run(SPILLED) == []
+    assert opened.run(COVERED) == []
 
 
 def test_text_beyond_its_box_would_be_seen(opened):
     opened.run("document.querySelector('.flow g rect').setAttribute('width', '10')")
     assert opened.run(CLIPPED) != []
+
+
+def test_text_on_text_and_a_label_beyond_its_plot_would_be_seen(opened):
+    opened.run("document.querySelector('.flow text.layout').setAttribute('y', '30')")
+    opened.run("document.querySelector('.flow text.layout').setAttribute('x', '170')")
+    assert opened.run(COVERED) != []
+    assert opened.run(CLIPPED) == []
+    opened.run("document.querySelector('.bars text.name').setAttribute('x', '10')")
+    assert opened.run(CLIPPED) != []
+
+
+def test_every_plot_has_its_words_and_its_table_under_it(opened):
+    said = opened.run("return [...document.querySelectorAll('svg.bars desc')].map((one) => one.textContent)")
+    assert said
+    assert all(re.search(r"\d", words) for words in said)
+    under = "return [...document.querySelectorAll('figure.plot + .scroll > table')].length"
+    assert opened.run(under) == len(opened.shown("figure.plot"))
+    assert len(opened.shown("figure.plot")) <= 4
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_plots_keep_their_colours_apart(opened, theme):
+    opened.open(theme=theme)
+    coloured = "(one) => [one.className.baseVal, getComputedStyle(one).fill]"
+    fills = opened.run(f"return [...document.querySelectorAll('.key rect')].map({coloured})")
+    assert len({fill for _, fill in fills}) == len({name for name, _ in fills}) > 2
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -172,6 +225,17 @@ def test_every_link_leads_somewhere(opened):
       .filter((hash) => !document.getElementById(decodeURIComponent(hash.slice(1))));
     """
     assert opened.run(gone) == []
+
+
+def test_printed_tables_keep_their_headings(opened):
+    seen = "return [...document.querySelectorAll('thead th')].every((one) => one.innerText.trim() !== '')"
+    opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert opened.run(seen)
+        opened.run("document.querySelector('thead button').style.display = 'none'")
+        assert not opened.run(seen)
+    finally:
+        opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_printing_expands_everything(opened):

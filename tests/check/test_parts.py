@@ -127,6 +127,7 @@ def test_the_bug_book_is_whole():
     for bug in book:
         assert bug.title
         assert bug.expected, bug.id
+        assert {item.first for item in bug.expected} <= {"", *(other.id for other in book if other is not bug)}, bug.id
         assert all(known._CONDITION.fullmatch(setting) for setting in bug.settings), bug.id
 
 

@@ -5,6 +5,7 @@
 
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def request(tp=2, seconds=20.0, **does):
 
 
 if __name__ == "__main__":
+    # A shell ignores Ctrl-C for what it starts in the background, and tests may be.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     world = World(target(), environment(sys.argv[1]))
     world._start(2)
     print(*world.processes(), flush=True)

@@ -15,7 +15,9 @@ from tpscope.language.layout import Layout, Lora
 from tpscope.language.proof import Cause, Diagnosis, ProofAnswer
 from tpscope.language.verdict import Verdict
 from tpscope.models.read import read
-from tpscope.recommend import cases, rank, trial
+from tpscope.prove.result import Proofs
+from tpscope.prove.scenarios import parse
+from tpscope.recommend import rank, trial
 from tpscope.recommend.ask import LORA, Asked, layouts, wanted
 from tpscope.recommend.config import Settings, written
 from tpscope.recommend.result import UNMEASURED, Candidate, Recommendation, Standing
@@ -250,9 +252,14 @@ def test_another_layout_is_tried_where_fsdp_is_what_fails_and_not_where_plain_do
     assert [layout for layout, *_ in seen] == ["dp_shard=4, tp=2"]
 
 
-def test_typical_users_are_those_of_the_study():
-    assert [typical.name.split(" ")[0] for typical in cases.CASES] == [
-        "prototype", "production", "research", "beginner"
-    ]  # fmt: skip
-    for typical in cases.CASES:
-        assert layouts(wanted(typical.asked), typical.asked.world), typical.name
+def test_a_proof_that_is_interrupted_ends_the_recommendation(monkeypatch, tmp_path):
+    """And is no answer: nothing is recommended from half of the proofs."""
+    want = wanted(Asked("llama-3.1-8b", 2))
+    trials = trial.Trials(want, False, None, tmp_path, lambda kind, text: None)
+    asked = (registry.parse("nemo@0.7.0"), want.spec, parse("plain"), 2, None)
+    monkeypatch.setattr(trial.prove, "run", lambda *arguments: Proofs([], [], 1))
+    with pytest.raises(KeyboardInterrupt):
+        trials.proof(*asked)
+    case = ProofAnswer("nemo@0.7.0", "m", "plain", 2, Verdict.EQUAL)
+    monkeypatch.setattr(trial.prove, "run", lambda *arguments: Proofs([case], [], 0))
+    assert trials.proof(*asked) is case

@@ -76,6 +76,7 @@ def test_an_entry_of_a_library_explains_what_stands_on_it():
     seen = replace(SEEN, packages={"transformers": "1.5"})
     assert explains(bug, replace(seen, framework="axolotl@9.0"))
     assert not explains(bug, replace(seen, framework="nemo@9.0"))
+    assert not explains(replace(bug, families=("transformers",)), replace(seen, framework="axolotl@9.0"))
     assert not explains(bug, replace(seen, framework="axolotl@9.0", packages={"transformers": "2.0"}))
 
 
@@ -91,6 +92,12 @@ def test_an_entry_on_a_size_of_the_model_asks_for_that_size():
     assert not explains(bug, SEEN)
     assert not explains(bug, replace(SEEN, sizes={"num_key_value_heads": 8}))
     assert explains(bug, replace(SEEN, sizes={"num_key_value_heads": 1}))
+
+
+def test_what_another_fault_says_first_explains_nothing():
+    first = replace(BUG, expected=(Expected("one@1.0", "different", "missing-sum", first="another"), BUG.expected[1]))
+    assert explains(BUG, SEEN)
+    assert not explains(first, SEEN)
 
 
 def test_what_no_proof_shows_or_only_a_variant_has_explains_no_proof():

@@ -24,7 +24,7 @@ from tpscope.language.answer import (
 )
 from tpscope.language.layout import Layout, Lora
 from tpscope.language.verdict import Reduction, Severity, Status
-from tpscope.report import prove_rows, study
+from tpscope.report import study
 from tpscope.report.facts import Study, blamed, findings, merged
 from tpscope.report.rows import (
     SETTING,
@@ -312,8 +312,8 @@ class TestCommitted:
         assert (ROOT / study.ROWS).stat().st_size < 2_000_000
 
     def test_an_edit_of_the_committed_study_would_be_found(self, tmp_path):
-        proofs = [str(prove_rows.PROOFS)] if (ROOT / prove_rows.PROOFS).is_file() else []
-        for name in (study.ROWS, study.STUDY, study.SPECIFICATION, *proofs):
+        rows = [f"results/{file.name}" for file in (ROOT / "results").glob("*.jsonl")]
+        for name in (study.STUDY, study.SPECIFICATION, *rows):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
         path = tmp_path / study.STUDY

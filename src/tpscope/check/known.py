@@ -32,17 +32,11 @@ def matching(
         for bug in load()
         if bug.framework in versions
         and bug.covers(versions[bug.framework])
-        and _reaches(bug, family)
+        and bug.reaches(f"{family}@{version}")
         and (not bug.model_types or spec.model_type in bug.model_types)
         and (not bug.scenario or set(bug.scenario.split("+")) <= {"plain", *implied})
         and all(_holds(setting, values, implied.get(bug.scenario, "")) for setting in bug.settings)
     ]
-
-
-def _reaches(bug: Bug, family: str) -> bool:
-    """Axolotl hands tensor parallelism to transformers, PEFT and accelerate; NeMo has plans and a loop of its own."""
-    named = {item.framework.partition("@")[0] for item in bug.expected} | {bug.framework}
-    return family in named or (family == "axolotl" and bug.framework in ("transformers", "peft", "accelerate"))
 
 
 def _values(data: dict[str, Any], spec: ModelSpec, layout: Layout) -> dict[str, Any]:
@@ -119,8 +113,8 @@ def _shows(finding: Finding, bug: Bug, scenario: str) -> bool:
     """True if a finding of a run is of the kind that the entry expects, in its scenario."""
     if finding.source not in ("prove", "compare", "loop") or finding.severity is Severity.NOTE:
         return False
-    causes = {item.cause for item in bug.expected if item.cause}
-    verdicts = {item.verdict for item in bug.expected}
+    causes = {item.cause for item in bug.own if item.cause}
+    verdicts = {item.verdict for item in bug.own}
     shown = finding.what.rpartition(" ")[2].split(",")
     if causes:
         return any(f": {cause} in" in finding.what for cause in causes) and scenario in shown

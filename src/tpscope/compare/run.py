@@ -16,8 +16,8 @@ from tpscope.frameworks.pins import declared_ranges, outside_pins
 from tpscope.frameworks.registry import Target
 from tpscope.frameworks.targets import environment
 from tpscope.language.answer import FrameworkAnswer, Request
-from tpscope.language.experiment import ExperimentAnswer
 from tpscope.language.layout import Layout, Lora
+from tpscope.language.measured.answer import ExperimentAnswer
 from tpscope.models.shrink import shrink
 from tpscope.models.spec import ModelSpec
 

@@ -17,6 +17,8 @@ _PEER_GONE = re.compile(
     r"closed by peer|Connection reset|Connection refused|Broken pipe|Timed out waiting|wait timeout|"
     r"Socket Timeout|connectFullMesh|Read error|Write error"
 )
+# How the words begin that a case is given up with.
+NO_ANSWER = "no answer within"
 _THREAD = re.compile(r"(?:Current thread|Thread) 0x")
 _FRAME = re.compile(r'File "(?P<path>[^"]+)", line (?P<line>\d+) in (?P<symbol>\S+)')
 
@@ -129,7 +131,7 @@ def _manner(how: int | str) -> str:
 
 def _timed_out(request: ProofRequest, ends: list[End], roots: Sequence[Path], traces: dict[str, str]) -> ProofAnswer:
     late = [end for end in ends if end.how in ("timeout", "aborted")]
-    said = f"no answer within {request.seconds:g} s; {_waiting(late, roots)}"
+    said = f"{NO_ANSWER} {request.seconds:g} s; {_waiting(late, roots)}"
     return _crashed(request, said, Failure("ProcessDied", said, "run", None, late[0].trace), traces)
 
 

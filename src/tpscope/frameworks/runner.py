@@ -26,7 +26,7 @@ from tpscope.frameworks.base import base_path, cache_root
 from tpscope.frameworks.overlay import Overlay
 from tpscope.frameworks.registry import Target
 from tpscope.language.answer import Failure, FrameworkAnswer, Request, to_json
-from tpscope.language.experiment import ExperimentAnswer
+from tpscope.language.measured.answer import ExperimentAnswer
 from tpscope.language.proof import ProofAnswer, ProofRequest
 from tpscope.language.verdict import Status
 
@@ -35,7 +35,8 @@ _INSIDE = Path(tpscope.__file__).parent / "frameworks" / "inside"
 _ANSWER = TypeAdapter(FrameworkAnswer)
 _PROOF = TypeAdapter(ProofAnswer)
 _EXPERIMENT = TypeAdapter(ExperimentAnswer)
-# The code inside that comparisons and proofs depend on; experiments are asked anew each time.
+# The code inside that comparisons and proofs depend on. Experiments are asked anew each time: neither their code nor
+# their nouns (language/measured) are in it.
 _COMPARES, _PROVES = ("*.py",), ("*.py", "proof/**/*.py")
 Reply = tuple[int, dict[str, Any] | None]
 

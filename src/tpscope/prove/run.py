@@ -16,7 +16,6 @@ from tpscope.frameworks.runner import Environment
 from tpscope.frameworks.targets import environment
 from tpscope.frameworks.world import MOST_RANKS, WorldClosed, Worlds
 from tpscope.language.proof import ProofAnswer, ProofRequest, Scenario
-from tpscope.language.verdict import Verdict
 from tpscope.models.spec import ModelSpec
 from tpscope.prove import seeds, words
 from tpscope.prove.control import controlled
@@ -197,7 +196,7 @@ def _ask(case: Case, request: ProofRequest, where: Environment, worlds: Worlds) 
         return found
     alike = [0] * request.layout.world
     runs = [worlds.ask(case.target, where, request, alike, "alike")]
-    if found.verdict == Verdict.DIFFERENT or runs[0][0].verdict != found.verdict:
+    if not seeds.same(found, runs[0][0]):
         runs.append(worlds.ask(case.target, where, request, None, "again"))
     return seeds.judged(found, own, runs)
 

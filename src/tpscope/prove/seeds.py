@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tpscope.frameworks.merge import NO_ANSWER
 from tpscope.language.proof import Cause, Diagnosis, ProofAnswer
 from tpscope.language.verdict import Verdict
 
@@ -27,10 +28,24 @@ def _uneven(answer: ProofAnswer) -> bool:
     return len(last) > 1
 
 
+def same(found: ProofAnswer, alike: ProofAnswer) -> bool:
+    """True if a run with one seed on every rank came out as the first one did, parameter by parameter: what differs
+    then does so without any order of sets to differ over."""
+    return found.verdict == alike.verdict and _differing(found) == _differing(alike)
+
+
+def _differing(answer: ProofAnswer) -> list[tuple[str, str]]:
+    return [(row.name, f"{row.error or 0:.3g}") for row in answer.parameters if not row.equal]
+
+
 def judged(found: ProofAnswer, own: list[int], others: list[tuple[ProofAnswer, list[int]]]) -> ProofAnswer:
     """The answer with what other seeds gave; if a verdict changed with them, that is the first cause."""
     runs = [(found, own), *others]
     found.measured["hash_seeds"] = [{"seeds": list(used), "verdict": run.verdict.value} for run, used in runs]
+    if not _given_up(found):
+        # A run that was waited for in vain may only have been slower than the first.
+        others = [(run, used) for run, used in others if not _given_up(run)]
+        runs = [(found, own), *others]
     if len({run.verdict for run, _ in runs}) == 1:
         return found
     told = "; ".join(f"{run.verdict.value} with {_spelled(used)}" for run, used in runs)
@@ -48,6 +63,11 @@ def judged(found: ProofAnswer, own: list[int], others: list[tuple[ProofAnswer, l
         ),
     )
     return found
+
+
+def _given_up(answer: ProofAnswer) -> bool:
+    """True if the time of a case was over before its ranks had ended."""
+    return answer.error is not None and answer.error.message.startswith(NO_ANSWER)
 
 
 def _spelled(used: list[int]) -> str:

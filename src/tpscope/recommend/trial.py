@@ -123,13 +123,16 @@ class Trials:
                 return
 
     def proof(self, target: Target, spec: ModelSpec, scenario: Scenario, tp: int, worlds: Worlds) -> ProofAnswer:
-        """One proof, from the cache where the same was asked before."""
+        """One proof, from the cache where the same was asked before. Ctrl-C ends the whole recommendation."""
         case = prove.Case(spec, prove.small(spec, scenario), target, scenario, tp)
 
         def watch(asked: prove.Case, answer: ProofAnswer | None) -> None:
             self.say("run" if answer is None else "done", f"{asked.target.id} {asked.scenario.name} tp={asked.tp}")
 
-        return prove.run([case], prove.Options(fresh=self.fresh), self.say, watch, worlds).cases[0]
+        found = prove.run([case], prove.Options(fresh=self.fresh), self.say, watch, worlds)
+        if found.interrupted:
+            raise KeyboardInterrupt
+        return found.cases[0]
 
 
 def first(target: Target, place: Environment, want: Wanted) -> tuple[Settings, dict[str, str]]:
@@ -195,7 +198,7 @@ def _shows(bug: bugs.Bug, candidate: Candidate, column: FrameworkAnswer, spec: M
     """True if what put a candidate out is of the kind that an entry expects."""
     failed = candidate.failed
     if failed is None:
-        expected = [item.verdict for item in bug.expected if item.framework == candidate.framework]
+        expected = [item.verdict for item in bug.own if item.framework == candidate.framework]
         return column.status is not Status.OK and column.status.value in expected
     sizes = {key: value for key, value in spec.config.items() if isinstance(value, int)}
     seen = bugs.Seen(
@@ -207,7 +210,7 @@ def _shows(bug: bugs.Bug, candidate: Candidate, column: FrameworkAnswer, spec: M
     # A default of the framework may bring an entry's scenario into the plain case: then its package raises.
     where = failed.error.where if failed.error else None
     raised = where is not None and where.path.split("/")[0] == bug.framework
-    return raised and any(item.verdict == failed.verdict.value for item in bug.expected)
+    return raised and any(item.verdict == failed.verdict.value for item in bug.own)
 
 
 def _mends(candidate: Candidate, want: Wanted) -> list[str]:

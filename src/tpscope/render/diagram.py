@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 
+_AXIS = re.compile(r"^\s*%% mesh (.*)$", re.M)
 _NODE = re.compile(r'(?P<id>\w+)(?:\["(?P<box>[^"]*)"\]|\{"(?P<question>[^"]*)"\})')
 _EDGE = re.compile(r"^(?P<from>\w+) -->(?:\|(?P<word>[^|]*)\|)? (?P<to>\w+)")
 _THICK = re.compile(r"^style (\w+) stroke-width:4px$")
-_LINE, _PAD, _CHARACTER = 16, 9, 6.7
+LINE, PAD, _CHARACTER = 16, 9, 6.7
 _NARROW, _WIDE, _BRANCH = 26, 42, 13
 _GAP, _SIDE = 26, 44
 
@@ -64,12 +65,25 @@ def read(source: str) -> Flow:
     return flow
 
 
+def mesh(source: str) -> dict[str, int]:
+    """Axes and sizes of a mesh that the study drew as nested boxes; empty if the Mermaid text is none."""
+    found = _AXIS.search(source)
+    return {name: int(size) for name, _, size in (word.partition("=") for word in found[1].split())} if found else {}
+
+
+def layered(flow: Flow) -> bool:
+    """True if a node feeds several others and nothing is asked: boxes side by side then."""
+    return flow.direction == "TD" and not any(node.question for node in flow.nodes)
+
+
 def said(flow: Flow) -> str:
     """The flow in words, for those who do not see it."""
     if flow.direction == "LR":
         return "In order: " + "; then ".join(_spoken(node) for node in flow.nodes) + "."
     words = [
-        f"{_spoken(flow.node(one))} {word + ': ' if word else ''}{_spoken(flow.node(to))}"
+        f"{_spoken(flow.node(one))} {word + ': ' if flow.node(one).question and word else ''}"
+        + ("" if flow.node(one).question else f"to ({word}) " if word else "to ")
+        + _spoken(flow.node(to))
         + (" (taken)" if flow.node(to).thick else "")
         for one, to, word in flow.edges
     ]
@@ -116,7 +130,7 @@ def _plain(text: str) -> list[str]:
     return text.split("<br/>")
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def wrapped(text: str, width: int) -> list[str]:
     """Lines of at most `width` characters, broken at spaces and after slashes, dots and underscores."""
     lines: list[str] = []
     for part in _plain(text):
@@ -130,14 +144,14 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _flat(spine: Sequence[Node]) -> float:
-    return sum(len(node.text) * _CHARACTER + 2 * _PAD for node in spine) + _GAP * (len(spine) - 1) + 4
+    return sum(len(node.text) * _CHARACTER + 2 * PAD for node in spine) + _GAP * (len(spine) - 1) + 4
 
 
 def _row(spine: Sequence[Node], shapes: list[str]) -> tuple[float, float]:
-    x, height = 2.0, _LINE + 2 * _PAD
+    x, height = 2.0, LINE + 2 * PAD
     for index, node in enumerate(spine):
-        width = len(node.text) * _CHARACTER + 2 * _PAD
-        shapes += _box(node, x, 2, width, height, [node.text])
+        width = len(node.text) * _CHARACTER + 2 * PAD
+        shapes += box(node, x, 2, width, height, [node.text])
         x += width
         if index < len(spine) - 1:
             shapes.append(_arrow(x, 2 + height / 2, x + _GAP, 2 + height / 2))
@@ -148,24 +162,24 @@ def _row(spine: Sequence[Node], shapes: list[str]) -> tuple[float, float]:
 def _column(
     flow: Flow, spine: Sequence[Node], branches: dict[str, tuple[Node, str]], width: int, shapes: list[str]
 ) -> tuple[float, float]:
-    lines = {node.id: _wrapped(node.text, width) for node in spine}
-    wide = max((len(line) for texts in lines.values() for line in texts), default=1) * _CHARACTER + 2 * _PAD
+    lines = {node.id: wrapped(node.text, width) for node in spine}
+    wide = max((len(line) for texts in lines.values() for line in texts), default=1) * _CHARACTER + 2 * PAD
     words = {(one, to): word for one, to, word in flow.edges}
     y, right = 2.0, wide + 4
     for node, after in [*pairwise([*spine, None])] if spine else []:
         assert node is not None
-        height = len(lines[node.id]) * _LINE + 2 * _PAD
+        height = len(lines[node.id]) * LINE + 2 * PAD
         if node.id in branches:
             other, word = branches[node.id]
-            texts = _wrapped(other.text, _BRANCH)
-            across = max(len(line) for line in texts) * _CHARACTER + 2 * _PAD
-            tall = len(texts) * _LINE + 2 * _PAD
+            texts = wrapped(other.text, _BRANCH)
+            across = max(len(line) for line in texts) * _CHARACTER + 2 * PAD
+            tall = len(texts) * LINE + 2 * PAD
             height = max(height, tall)
             shapes.append(_arrow(wide + 2, y + height / 2, wide + _SIDE, y + height / 2))
             shapes.append(f'<text class="on-arrow" x="{wide + 6:g}" y="{y + height / 2 - 5:g}">{escape(word)}</text>')
-            shapes += _box(other, wide + _SIDE, y + (height - tall) / 2, across, tall, texts)
+            shapes += box(other, wide + _SIDE, y + (height - tall) / 2, across, tall, texts)
             right = max(right, wide + _SIDE + across + 4)
-        shapes += _box(node, 2, y, wide, height, lines[node.id])
+        shapes += box(node, 2, y, wide, height, lines[node.id])
         y += height
         if after is not None:
             shapes.append(_arrow(2 + wide / 2, y, 2 + wide / 2, y + _GAP))
@@ -175,13 +189,14 @@ def _column(
     return right, y + 4
 
 
-def _box(node: Node, x: float, y: float, width: float, height: float, lines: Sequence[str]) -> Iterator[str]:
+def box(node: Node, x: float, y: float, width: float, height: float, lines: Sequence[str]) -> Iterator[str]:
+    """A box with its lines of text in the middle."""
     kind = ("question" if node.question else "box") + (" taken" if node.thick else "")
     corner = height / 2 if node.question and len(lines) == 1 else 12 if node.question else 2
     yield f'<g class="{kind}"><rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{corner:g}"/>'
-    top = y + (height - len(lines) * _LINE) / 2 + 12
+    top = y + (height - len(lines) * LINE) / 2 + 12
     for index, line in enumerate(lines):
-        yield f'<text x="{x + width / 2:g}" y="{top + index * _LINE:g}">{escape(line)}</text>'
+        yield f'<text x="{x + width / 2:g}" y="{top + index * LINE:g}">{escape(line)}</text>'
     yield "</g>"
 
 

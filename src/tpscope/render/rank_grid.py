@@ -48,8 +48,10 @@ class Box:
     child: Box | None = None
 
 
-def rank_grid(layout: dict[str, int]) -> str:
+def rank_grid(layout: dict[str, int], name: str = "rank") -> str:
     """An inline SVG of all ranks of a layout (axis name to size; what is missing has size 1), tp fastest.
+
+    `name` makes its ids unique in a page that has several.
 
     Rank numbers are in the squares up to 128 ranks and in the titles of the squares always. Of a world of more than
     1024 ranks the first ones are drawn, whole indices of the slower axes, and the description says so.
@@ -76,10 +78,10 @@ def rank_grid(layout: dict[str, int]) -> str:
     )
     body = "".join(_draw(box, 1, _LABEL + 6, pen, 0, {}, shown))
     return (
-        f'<svg class="rank-grid" role="group" aria-labelledby="rank-title rank-desc" '
+        f'<svg class="rank-grid" role="group" aria-labelledby="{name}-title {name}-desc" '
         f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}">'
-        f'<title id="rank-title">{world} rank{"s" if world > 1 else ""} of the mesh</title>'
-        f'<desc id="rank-desc">{escape(description)}</desc>'
+        f'<title id="{name}-title">{world} rank{"s" if world > 1 else ""} of the mesh</title>'
+        f'<desc id="{name}-desc">{escape(description)}</desc>'
         f'<text class="axis" x="1" y="11">{heading}</text>{body}</svg>'
     )
 

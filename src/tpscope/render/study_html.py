@@ -18,7 +18,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
-from tpscope.render import diagram
+from tpscope.render import diagram, layered
+from tpscope.render.plot import plot
+from tpscope.render.rank_grid import rank_grid
 
 _STYLES = ("theme.css", "layout.css", "parts.css", "study.css")
 _QUOTED = re.compile(r"^(?:[^`]*?: )?`[^`]+:\d+`(?: in `[^`]+`)?: `")
@@ -73,7 +75,8 @@ def _hash(text: str) -> str:
 
 def _chapters(markdown: str) -> tuple[str, str, list[Chapter]]:
     """Title, introduction and chapters. The contents of the Markdown are the page's own navigation here."""
-    text = re.sub(r"<!--.*?-->\n?", "", markdown, flags=re.S)
+    text = re.sub(r"^<!-- plot: (.*?) -->$", "```plot\n\\1\n```", markdown, flags=re.M)
+    text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.S)
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     writer = _Writer(parser)
     title, intro, skipping = "", "", False
@@ -108,7 +111,7 @@ def _split(tokens: list[Token]) -> list[tuple[tuple[int, str] | None, list[Token
 
 
 class _Writer:
-    """Tokens as HTML: tables that sort, diagrams that are drawn, quoted source lines that expand."""
+    """Tokens as HTML: tables that sort, diagrams that are drawn, source lines that expand, plots above tables."""
 
     def __init__(self, parser: MarkdownIt):
         self._parser = parser
@@ -116,16 +119,18 @@ class _Writer:
 
     def html(self, tokens: list[Token]) -> str:
         """One run of tokens."""
-        out, index, said = "", 0, ""
+        out, index, said, kind = "", 0, "", ""
         while index < len(tokens):
             token = tokens[index]
             end = _end(tokens, index)
             inside = tokens[index : end + 1]
             if token.type == "table_open":
-                out += self._table(inside, said)
+                out += (self._plot(kind, inside, said) if kind else "") + self._table(inside, said)
+                kind = ""
+            elif token.type == "fence" and token.info == "plot":
+                kind = token.content.strip()
             elif token.type == "fence" and token.info == "mermaid":
-                drawn = diagram.svg(diagram.read(token.content), next(self._numbers))
-                out += f'<figure class="scroll">{drawn}</figure>'
+                out += f'<figure class="scroll">{_drawn(token.content, said, next(self._numbers))}</figure>'
             elif token.type == "bullet_list_open":
                 out += self._list(inside)
             else:
@@ -149,6 +154,17 @@ class _Writer:
             f'{html.replace("<table>", """<table class="sortable">""", 1)}</div>'
         )
 
+    def _plot(self, kind: str, tokens: list[Token], said: str) -> str:
+        cells = [
+            (tokens[index - 1].type, token.content)
+            for index, token in enumerate(tokens)
+            if token.type == "inline" and tokens[index - 1].type in ("th_open", "td_open")
+        ]
+        head = [text for type_, text in cells if type_ == "th_open"]
+        body = [text for type_, text in cells if type_ == "td_open"]
+        rows = [body[start : start + len(head)] for start in range(0, len(body), len(head))]
+        return plot(kind, head, rows, re.sub(r"`", "", said).partition(":")[0], next(self._numbers))
+
     def _list(self, tokens: list[Token]) -> str:
         items = [token.content for token in tokens if token.type == "inline"]
         html = self._render(tokens)
@@ -159,6 +175,16 @@ class _Writer:
             f'<details class="evidence"><summary>Evidence: {lines} <span class="hits"></span></summary>'
             f'{html.replace("<ul>", """<ul data-find="evidence">""", 1)}</details>'
         )
+
+
+def _drawn(source: str, said: str, number: int) -> str:
+    """A Mermaid text of the study as SVG. `said` is the sentence before it."""
+    if axes := diagram.mesh(source):
+        return rank_grid(axes, f"mesh-{number}")
+    flow = diagram.read(source)
+    if diagram.layered(flow):
+        return layered.svg(flow, number, re.sub(r"[`:]", "", said))
+    return diagram.svg(flow, number)
 
 
 def _end(tokens: list[Token], start: int) -> int:

@@ -63,6 +63,7 @@ def _facts(bug: Bug) -> list[str]:
     conditions = [
         *([f"models: {listed(bug.model_types)}"] if bug.model_types else []),
         *([f"scenario: {bug.scenario}"] if bug.scenario else []),
+        *([f"frameworks: {listed(bug.families)}"] if bug.families else []),
         *([f"settings: {listed(f'`{setting}`' for setting in bug.settings)}"] if bug.settings else []),
     ]
     fixed = f"fixed in {bug.fixed}" if bug.fixed else "not fixed in any version that was seen"
@@ -99,7 +100,10 @@ def _held(bug: Bug, one: Expected, proofs: Proofs) -> list[str]:
         _said(cell.verdict.value, listed(cell.causes, "")) + ("" if _agrees(one, cell) else " **(not as expected)**")
         for cell in cells
     )
-    return [one.framework, _said(one.verdict, one.cause), saw if cells else NOT_SWEPT]
+    expected = _said(one.verdict, one.cause)
+    if one.first:
+        expected += f" ([{one.first}](#{anchor(one.first)}) comes first)"
+    return [one.framework, expected, saw if cells else NOT_SWEPT]
 
 
 def _asked(bug: Bug, one: Expected, proofs: Proofs) -> list[Cell]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from tpscope.errors import UserError
 from tpscope.frameworks import registry
 from tpscope.models.read import read as read_model
-from tpscope.report import prove_rows, rows, study
+from tpscope.report import advice, prove_rows, rows, study
+from tpscope.report.advice import Advice
 from tpscope.report.experiments import store
 from tpscope.report.experiments.rows import Measured
 from tpscope.report.rows import Row, RunRow
@@ -23,24 +24,25 @@ MADE = "Made from report.jsonl by `tpscope report`; `tpscope report --check` tel
 
 @dataclass
 class Recorded:
-    """All that a report is made from: what ran and was read, the proofs of the same frameworks and models, and the
-    experiments with the same frameworks."""
+    """All that a report is made from: what ran and was read, the proofs of the same frameworks and models, the
+    experiments with the same frameworks, and what was recommended among them."""
 
     rows: list[Row]
     proofs: list[prove_rows.Row]
     experiments: list[Measured] = field(default_factory=list)
+    advice: list[Advice] = field(default_factory=list)
 
     def text(self) -> str:
         """The rows as a file, one line a row."""
-        return "".join(rows.line(row) + "\n" for row in [*self.rows, *self.proofs, *self.experiments])
+        return "".join(rows.line(row) + "\n" for row in [*self.rows, *self.proofs, *self.experiments, *self.advice])
 
     def page(self) -> str:
         """The report as Markdown."""
-        return study.page(self.rows, self.proofs, self.experiments, MADE)
+        return study.page(self.rows, self.proofs, self.experiments, MADE, self.advice)
 
     def section(self, title: str) -> str:
         """One section as Markdown."""
-        return study.part(self.rows, self.proofs, title, self.experiments)
+        return study.part(self.rows, self.proofs, title, self.experiments, self.advice)
 
 
 def asked(frameworks: Iterable[str], models: Iterable[str], tps: Iterable[int]) -> Set:
@@ -98,7 +100,8 @@ def collect(wanted: Set, root: Path, say: Callable[[str], None], fresh: bool = F
 
     recorded = record(wanted.runs(), wanted.frameworks, say, fresh)
     experiments = [row for row in store.read(root) if row.framework in wanted.frameworks]
-    return Recorded(recorded, proofs_of(prove_rows.read(root), wanted), experiments)
+    advised = [row for row in advice.read(root) if row.frameworks <= set(wanted.frameworks)]
+    return Recorded(recorded, proofs_of(prove_rows.read(root), wanted), experiments, advised)
 
 
 def proofs_of(proofs: Iterable[prove_rows.Row], wanted: Set) -> list[prove_rows.Row]:
@@ -116,10 +119,11 @@ def read(path: Path) -> Recorded:
         lines = [text for text in path.read_text(encoding="utf-8").splitlines() if text]
         proofs = [text for text in lines if prove_rows.is_row(text)]
         tried = [text for text in lines if store.is_row(text)]
-        others = [text for text in lines if not prove_rows.is_row(text) and not store.is_row(text)]
+        advised = [text for text in lines if advice.is_row(text)]
+        others = [text for text in lines if not (prove_rows.is_row(text) or store.is_row(text) or advice.is_row(text))]
         return Recorded(
             rows.read("\n".join(others)), [prove_rows.read_line(text) for text in proofs],
-            [store.read_line(text) for text in tried],
+            [store.read_line(text) for text in tried], [advice.read_line(text) for text in advised],
         )  # fmt: skip
     except (ValueError, KeyError) as error:
         raise UserError(
@@ -135,3 +139,8 @@ def commands(recorded: Recorded) -> set[str]:
 def experiments(recorded: Recorded) -> set[str]:
     """The commands of all experiments."""
     return {row.command for row in recorded.experiments}
+
+
+def advised(recorded: Recorded) -> set[str]:
+    """The commands of all recommendations."""
+    return {row.command for row in recorded.advice}

@@ -12,6 +12,7 @@ from packaging.version import Version
 from tpscope.compare.result import Difference
 from tpscope.language.verdict import Severity, Status
 from tpscope.report import prove_rows
+from tpscope.report.advice import Advice
 from tpscope.report.experiments.rows import Measured
 from tpscope.report.prove_rows import Proofs
 from tpscope.report.rows import Cited, Column, Provenance, Row, RunRow, SourceRow
@@ -25,13 +26,17 @@ Kind = TypeVar("Kind", bound=Measured)
 
 
 class Study:
-    """All rows, by kind of run, model and framework, the proofs of the sweep, and the rows of the experiments."""
+    """All rows, by kind of run, model and framework; proofs of the sweep, rows of the experiments, recommendations."""
 
     def __init__(
-        self, rows: list[Row], proofs: Iterable[prove_rows.Row] = (), experiments: Iterable[Measured] = ()
+        self, rows: list[Row], proofs: Iterable[prove_rows.Row] = (), experiments: Iterable[Measured] = (),
+        advice: Iterable[Advice] = (),
     ):  # fmt: skip
         self.proofs = Proofs(list(proofs))
         self.experiments = list(experiments)
+        # The text so far, by title: what the appendices that are about the text read.
+        self.written: dict[str, list[str]] = {}
+        self.advice = list(advice)
         self.runs = [row for row in rows if isinstance(row, RunRow)]
         self.sources = [row for row in rows if isinstance(row, SourceRow)]
         self.frameworks = list(dict.fromkeys(column.id for run in self.runs for column in run.answers))

@@ -1,6 +1,6 @@
-"""docs/matrix.md and docs/bugs.md: pure functions of results/ and bugs/.
+"""docs/matrix.md, docs/bugs.md and docs/guide.md: pure functions of results/, bugs/ and guide.toml.
 
-python -m tpscope.report.pages             write both
+python -m tpscope.report.pages             write them
 python -m tpscope.report.pages --check     fail if they differ from what the recorded rows give
 """
 
@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 from tpscope import bugs
-from tpscope.report import bug_pages, prove_pages, prove_rows, prove_speed
+from tpscope.report import bug_pages, guide, guide_pages, guide_rows, prove_pages, prove_rows, prove_speed
 from tpscope.report.prove_rows import Proofs
 from tpscope.report.sweep import MATRIX, RESULTS, ROOT, matrix
 
 BUGS = Path("docs/bugs.md")
+GUIDE = Path("docs/guide.md")
 
 
 def documents(root: Path) -> dict[Path, str]:
@@ -24,7 +25,7 @@ def documents(root: Path) -> dict[Path, str]:
     book, proofs = bugs.load(), Proofs(rows)
     for cell in proofs.cells:
         cell.bugs = proofs.explained_by(cell, book)
-    found = {BUGS: bug_pages.page(book, proofs)}
+    found = {BUGS: bug_pages.page(book, proofs), GUIDE: guide_pages.page(guide.load(), guide_rows.read(root))}
     if (root / RESULTS).is_file():
         compared = [json.loads(text) for text in (root / RESULTS).read_text(encoding="utf-8").splitlines()]
         lines = prove_pages.part(proofs, book, prove_speed.read(root))
@@ -57,6 +58,8 @@ def problems(root: Path) -> list[str]:
     stale = [cell for cell in proofs.cells if recorded[id(cell)] != proofs.explained_by(cell, book)]
     if stale:
         found.append(f"{prove_rows.PROOFS}: {len(stale)} cells name other entries than bugs/ has for them")
+    rules = guide.load()
+    found += guide.uncovered(rules) + guide_rows.lacking(rules, guide_rows.read(root))
     return found + proofs.unexplained()
 
 

@@ -129,6 +129,11 @@ def cell(answer: ProofAnswer, model: ModelSpec, config: dict[str, Any]) -> Cell:
     )
 
 
+def hung(answer: ProofAnswer) -> bool:
+    """True if a case ran into its time-out: on a busy machine that says nothing of the framework."""
+    return answer.error is not None and answer.error.kind == "ProcessDied" and "no answer within" in answer.sentence
+
+
 def _named(item: Diagnosis) -> Named:
     where = item.evidence[0] if item.evidence else None
     return Named(

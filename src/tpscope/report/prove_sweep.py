@@ -183,13 +183,9 @@ def _swept(
             result = run.run([case], replace(options, seconds=seconds), watch=watch, worlds=worlds)
             if result.interrupted:
                 break
-            hung[case.scenario.name] += _hung(result.cases[0])
+            hung[case.scenario.name] += prove_rows.hung(result.cases[0])
     done.cells = [unfinished.cells[key] for key in keys.values() if key in unfinished.cells]
     return done
-
-
-def _hung(answer: ProofAnswer) -> bool:
-    return answer.error is not None and answer.error.kind == "ProcessDied" and "no answer within" in answer.sentence
 
 
 def _command(target: Target, models: Sequence[str], ways: Sequence[str]) -> str:

@@ -73,7 +73,7 @@ def source_row(target: Target, named: Iterable[str], made: Provenance) -> Source
     assert found is not None, f"{target.id} has run, so it is installed"
     root = found.path
     own = root / target.family.module
-    cited = [*_styles(root, own.rglob("*.py"), STYLE), *_registry(root, own), *_settings(root), *_fragments(root)]
+    cited = [*own_styles(root, target.family.module), *_registry(root, own), *_settings(root), *_fragments(root)]
     cited += _bodies(root, [item for item in cited if item.what == STYLE])
     engines = [root / path for path in _HF_ENGINES if (root / path).is_file()]
     cited += _styles(root, engines, HF_STYLE)
@@ -82,6 +82,11 @@ def source_row(target: Target, named: Iterable[str], made: Provenance) -> Source
     paths = sorted({*named, *(item.where.path for item in cited)})
     files = [File(path, _lines(root / path), sha256_of(root / path)) for path in paths if (root / path).is_file()]
     return SourceRow(target.id, made, cited, files, _planned_configs(root))
+
+
+def own_styles(root: Path, module: str) -> list[Cited]:
+    """The style classes that a framework's own package defines."""
+    return _styles(root, (root / module).rglob("*.py"), STYLE)
 
 
 def _lines(path: Path) -> int:

@@ -90,7 +90,7 @@ def lines(study: Study) -> list[str]:
         *([] if study.proofs.cells else [f"- equality of the sharded and the unsharded model: {not_yet('prove')}"]),
         f"- memory, traffic and time: {not_yet('price')}, {not_yet('bench')}",
         f"- moving configurations between the frameworks: {not_yet('migrate')}",
-        f"- which framework to take: {not_yet('recommend')}",
+        *([] if study.advice else [f"- which framework to take: {not_yet('recommend')}"]),
         "",
         "## Methodology",
         "",
@@ -106,9 +106,10 @@ def lines(study: Study) -> list[str]:
         [[run.kind, f"`{run.model}`", str(run.layout), run.lora or "-", _recorded(run, have)] for run in RUNS],
     )
     text += [
-        "Steps: run the comparisons (`python -m tpscope.report.study`), which records the rows and writes the "
-        "study; read it as a critic; where an answer is implausible, mend the code that gave it and run again; "
-        "commit rows and text together.",
+        "Steps: ask the typical questions of section 11 (`python -m tpscope.report.guidance`); run the comparisons "
+        "(`python -m tpscope.report.study`), which records the rows and writes the study; read it as a "
+        "critic; where an answer is implausible, mend the code that gave it and run again; commit rows and "
+        "text together.",
         "",
         "## Verification criteria",
         "",

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tpscope.errors import UserError
 from tpscope.frameworks.registry import families
-from tpscope.report import changes, prove_rows, specification
+from tpscope.report import advice, changes, guidance, prove_rows, specification
+from tpscope.report.advice import Advice
 from tpscope.report.experiments import store
 from tpscope.report.experiments.rows import Measured
 from tpscope.report.facts import Study
@@ -27,11 +28,14 @@ from tpscope.report.sections import (
     architecture,
     changed,
     configuration,
+    glossary,
     hugging_face,
     mesh,
     models,
     overview,
+    pipeline,
     plans,
+    quality,
     register,
     sequence,
     styles,
@@ -53,28 +57,31 @@ SECTIONS: tuple[tuple[str, Section], ...] = tuple(
 APPENDICES: tuple[tuple[str, Section], ...] = (
     (appendix.REPEAT, appendix.repeat), (appendix.SHIMS, appendix.shims), (appendix.TORCH, appendix.torch),
     (appendix.FILES, appendix.files), (register.TITLE, register.section),
+    (pipeline.TITLE, pipeline.section), (glossary.TITLE, glossary.section), (quality.TITLE, quality.section),
 )  # fmt: skip
 
 
-_MADE_OF = f"{ROWS}, {prove_rows.PROOFS} and {store.EXPERIMENTS}"
+_MADE_OF = f"{ROWS}, {prove_rows.PROOFS}, {store.EXPERIMENTS} and {advice.ADVICE}"
 MADE = (
     f"Made from {_MADE_OF} by `python -m tpscope.report.study --generate`; edits here are lost and fail `make check`."
 )
 
 
 def page(
-    rows: list[Row], proofs: Iterable[prove_rows.Row] = (), experiments: Iterable[Measured] = (), made: str = MADE
-) -> str:
+    rows: list[Row], proofs: Iterable[prove_rows.Row] = (), experiments: Iterable[Measured] = (), made: str = MADE,
+    advised: Iterable[Advice] = (),
+) -> str:  # fmt: skip
     """The study as Markdown: a pure function of the recorded rows, and of the bug book where it explains a proof.
 
     `made` is the comment that says what it was made from.
     """
-    study = Study(rows, proofs, experiments)
+    study = Study(rows, proofs, experiments, advised)
     parts = chapters(study)
     lines = [f"# {_title(study)}", "", f"<!-- {made} -->", "", *_dated(study), "## Contents", ""]
     lines += [*(f"- [{title}](#{anchor(title)})" for title, _ in parts), ""]
     for title, section in parts:
-        lines += [f"## {title}", "", *section(study)]
+        study.written[title] = section(study)
+        lines += [f"## {title}", "", *study.written[title]]
     return _tidy(lines)
 
 
@@ -88,10 +95,17 @@ def chapters(study: Study) -> tuple[tuple[str, Section], ...]:
     return (*SECTIONS, versions, *APPENDICES)
 
 
-def part(rows: list[Row], proofs: Iterable[prove_rows.Row], title: str, experiments: Iterable[Measured] = ()) -> str:
+def part(
+    rows: list[Row], proofs: Iterable[prove_rows.Row], title: str, experiments: Iterable[Measured] = (),
+    advised: Iterable[Advice] = (),
+) -> str:  # fmt: skip
     """One section or appendix as Markdown, by its title. It may be one that these rows do not call for."""
-    study = Study(rows, proofs, experiments)
+    study = Study(rows, proofs, experiments, advised)
     sections = dict((*SECTIONS, (changed.TITLE, changed.section), *APPENDICES))
+    if title in (glossary.TITLE, quality.TITLE):
+        # These are about the text before them.
+        for name, section in chapters(study):
+            study.written[name] = section(study)
     return _tidy([f"## {title}", "", *sections[title](study)])
 
 
@@ -118,22 +132,30 @@ def _tidy(lines: list[str]) -> str:
 
 
 def documents(
-    rows: list[Row], proofs: Iterable[prove_rows.Row] = (), experiments: Iterable[Measured] = ()
-) -> dict[str, str]:
+    rows: list[Row], proofs: Iterable[prove_rows.Row] = (), experiments: Iterable[Measured] = (),
+    advised: Iterable[Advice] = (),
+) -> dict[str, str]:  # fmt: skip
     """Every generated file by its path in the repository."""
-    study = Study(rows, proofs, experiments)
-    return {STUDY: page(rows, proofs, experiments), SPECIFICATION: _tidy(specification.lines(study))}
+    study = Study(rows, proofs, experiments, advised)
+    return {
+        STUDY: page(rows, proofs, experiments, advised=study.advice),
+        SPECIFICATION: _tidy(specification.lines(study)),
+    }
 
 
 def generate(root: Path) -> list[Path]:
     """Write the generated files from the recorded rows."""
     written = []
-    for name, text in documents(recorded(root), prove_rows.read(root), store.read(root)).items():
+    for name, text in _documents(root).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         written.append(path)
     return written
+
+
+def _documents(root: Path) -> dict[str, str]:
+    return documents(recorded(root), prove_rows.read(root), store.read(root), advice.read(root))
 
 
 def recorded(root: Path) -> list[Row]:
@@ -149,7 +171,10 @@ def problems(root: Path, runs: Iterable[Run] = RUNS) -> list[str]:
     rows = recorded(root)
     have = {row.command for row in rows if isinstance(row, RunRow)}
     found = [f"{ROWS}: no row for {run.command()}" for run in runs if run.command() not in have]
-    for name, wanted in documents(rows, prove_rows.read(root), store.read(root)).items():
+    advised = advice.read(root)
+    found += guidance.missing(advised) if advised else []
+    found += advice.contradicted(advised, prove_rows.Proofs(prove_rows.read(root)))
+    for name, wanted in _documents(root).items():
         path = root / name
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if text != wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from math import prod
 
 from tpscope.language.answer import Step, TrailLine
 from tpscope.render.markdown import table as markdown_table
@@ -86,6 +87,46 @@ def chain_diagram(labels: list[str]) -> list[str]:
     return [*lines, "```", ""]
 
 
+def mesh_diagram(axes: dict[str, int]) -> list[str]:
+    """A mesh in Mermaid: a box for the ranks that differ only in the last axis, in frames for the axes before it.
+
+    Ranks are numbered with the last axis fastest. The comment has the axes, for those who draw it themselves.
+    """
+    named = " ".join(f"{axis}={size}" for axis, size in axes.items())
+    lines = ["```mermaid", "flowchart LR", f"    %% mesh {named}"]
+    *outer, (last, size) = [(axis, count) for index, (axis, count) in enumerate(axes.items()) if count > 1
+                            or index == len(axes) - 1]  # fmt: skip
+    lines += _frames(outer, last, size, 0, "m", "    ")
+    return [*lines, "```", ""]
+
+
+def _frames(outer: list[tuple[str, int]], last: str, size: int, first: int, name: str, indent: str) -> list[str]:
+    if not outer:
+        ranks = ", ".join(str(first + index) for index in range(size))
+        return [f'{indent}{name}["{last}: ranks {ranks}"]']
+    (axis, count), *inner = outer
+    step = prod([number for _, number in inner]) * size
+    lines = []
+    for index in range(count):
+        lines.append(f'{indent}subgraph {name}{index}["{axis} {index}"]')
+        lines += _frames(inner, last, size, first + index * step, f"{name}{index}_", indent + "    ")
+        lines.append(f"{indent}end")
+    return lines
+
+
+def flow_diagram(nodes: Iterable[tuple[str, str]], edges: Iterable[tuple[str, str, str]]) -> list[str]:
+    """A data flow in Mermaid, from top to bottom: nodes as id and text, edges as from, to and the word on them."""
+    lines = ["```mermaid", "flowchart TD"]
+    lines += [f'    {name}["{_label(text)}"]' for name, text in nodes]
+    lines += [f"    {one} -->{f'|{word}|' if word else ''} {to}" for one, to, word in edges]
+    return [*lines, "```", ""]
+
+
+def plotted(kind: str) -> list[str]:
+    """A mark before the sentence of a table: a page draws the table as well. `kind` is one of render/plot.py."""
+    return [f"<!-- plot: {kind} -->", ""]
+
+
 def _label(text: str) -> str:
     return text.replace('"', "#quot;")
 
@@ -93,6 +134,20 @@ def _label(text: str) -> str:
 def counted(counts: dict[str, int]) -> str:
     """`4 all_reduce, 1 all_gather`, or `none`."""
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()) if count) or "none"
+
+
+def duration(microseconds: float) -> str:
+    """A time with its unit: `26 µs`, `1.0 ms`, `0.53 s`."""
+    size, unit = next(
+        ((size, unit) for size, unit in ((1e6, "s"), (1e3, "ms")) if microseconds >= size / 2), (1.0, "µs")
+    )  # fmt: skip
+    value = microseconds / size
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+
+
+def percent(fraction: float) -> str:
+    """A share with the two digits that say something: `0.031 %`."""
+    return f"{float(f'{100 * fraction:.2g}'):g} %"
 
 
 def listed(items: Iterable[str], empty: str = "none") -> str:

@@ -10,12 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from tpscope.errors import UserError
-from tpscope.report import build, prove_rows, study
+from tpscope.report import advice, build, prove_rows, study
 from tpscope.report.build import Recorded
 from tpscope.report.citations import Citation, Sources, citations
 from tpscope.report.experiments import store
 
-_COMMAND = re.compile(r"\b(?:tpscope (?:compare|prove) |python -m tpscope\.report\.experiments\.)[^\n`|<>]*")
+_COMMAND = re.compile(r"\b(?:tpscope (?:compare|prove|recommend) |python -m tpscope\.report\.experiments\.)[^\n`|<>]*")
 _PLACE = re.compile(r"`([\w./-]+:\d+)`")
 
 
@@ -57,7 +57,7 @@ def check(path: Path) -> Checked:
     named = list(dict.fromkeys(command.strip() for command in _COMMAND.findall(text)))
     found = Checked(
         str(path), len(text.splitlines()), len(cited), sum(item.place in places for item in cited), sources.files,
-        len(build.commands(recorded)) + len(build.experiments(recorded)), len(named),
+        len(build.commands(recorded)) + len(build.experiments(recorded)) + len(recorded.advice), len(named),
     )  # fmt: skip
     found.problems += _sentences(path.name, text, wanted)
     found.problems += _sources(path.name, name, text, cited, sources)
@@ -73,8 +73,12 @@ def _recorded(path: Path) -> tuple[str, Recorded, str]:
         return beside.name, recorded, recorded.page()
     if path.resolve().as_posix().endswith(f"/{study.STUDY}"):
         root = path.resolve().parents[len(Path(study.STUDY).parts) - 1]
-        recorded = Recorded(study.recorded(root), prove_rows.read(root), store.read(root))
-        return study.ROWS, recorded, study.page(recorded.rows, recorded.proofs, recorded.experiments)
+        recorded = Recorded(study.recorded(root), prove_rows.read(root), store.read(root), advice.read(root))
+        return (
+            study.ROWS,
+            recorded,
+            study.page(recorded.rows, recorded.proofs, recorded.experiments, advised=recorded.advice),
+        )
     raise UserError(f"--check {path}: its rows are not beside it ({beside.name}); make the report again")
 
 
@@ -120,7 +124,7 @@ def _first_lines(text: str) -> dict[str, int]:
 
 def _commands(name: str, text: str, named: list[str], recorded: Recorded) -> list[Problem]:
     """Commands that the text names and that no row was made with."""
-    have = build.commands(recorded) | build.experiments(recorded)
+    have = build.commands(recorded) | build.experiments(recorded) | build.advised(recorded)
     lines = text.splitlines()
     found = []
     for command in named:

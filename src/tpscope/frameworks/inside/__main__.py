@@ -14,6 +14,7 @@ its time is over. When standard input closes, everything that was started here e
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -51,6 +52,8 @@ def _serve(family: str) -> None:
     for line in sys.stdin:
         order = json.loads(line)
         run = _verb(family, order)
+        # What is imported by now stays: a child that collects garbage (loaders do) need not go through all of it.
+        gc.freeze()
         child = os.fork()
         if child == 0:
             code = 1

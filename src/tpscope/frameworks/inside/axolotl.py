@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from tpscope.language.answer import Failure
 from tpscope.language.layout import Layout
 from tpscope.language.verdict import Status
 
-_PARTS = ("axolotl/utils/distributed.py", "axolotl/loaders/", "accelerate/parallelism_config.py")
+PARTS = ("axolotl/utils/distributed.py", "axolotl/loaders/", "accelerate/parallelism_config.py")
 
 
 def preload() -> None:
@@ -36,11 +37,11 @@ def answer(case: Case) -> None:
     world.start(layout.world)
     hf.know(case)
     cfg = config_of(case, layout)
-    trail = Trail(case.roots, _PARTS)
+    trail = Trail(case.roots, PARTS)
     with case.during("refusals"), trail.on():
-        _refusals(case, cfg)
+        refusals(case, cfg)
     with case.during("layout"), trail.on():
-        mesh = _mesh(case, cfg)
+        mesh = mesh_of(case, cfg)
     if layout.sequence_parallel:
         case.answer.ignored.append(_sequence_parallel(case))
     loader = SimpleNamespace(cfg=cfg, model_kwargs={}, device_mesh=mesh, model=None)
@@ -52,8 +53,15 @@ def answer(case: Case) -> None:
     asked = Asked(given["tp_size"], mesh=given["device_mesh"]) if layout.tp > 1 else Asked(1, mesh=mesh)
     case.shim("transformers' Trainer stands for AxolotlTrainer, its subclass")
 
-    def before_training(model: Any, small_mesh: Any) -> None:
-        """What the loader and the trainer set up around a loaded model, by their own statements."""
+    hf.shard(case, asked, "accelerate.ParallelismConfig.build_device_mesh", before_training(case, layout))
+    case.answer.selection.trail = trail.lines + case.answer.selection.trail
+
+
+def before_training(case: Case, layout: Layout) -> Callable[[Any, Any], None]:
+    """What the loader and the trainer set up around a loaded model, by their own statements."""
+    path = source_of("axolotl.loaders.model")
+
+    def prepare(model: Any, small_mesh: Any) -> None:
         small = config_of(case, Layout(tp=layout.tp))
         holder = SimpleNamespace(cfg=small, model=model, model_kwargs={"device_mesh": small_mesh})
         exec(condition(path, "_build_model", "self.model._tp_size ="), {"self": holder})
@@ -61,8 +69,7 @@ def answer(case: Case) -> None:
         exec(function(source_of("axolotl.utils.trainer"), "setup_parallelism_envs"), names)
         names["setup_parallelism_envs"](small)
 
-    hf.shard(case, asked, "accelerate.ParallelismConfig.build_device_mesh", before_training)
-    case.answer.selection.trail = trail.lines + case.answer.selection.trail
+    return prepare
 
 
 def config_of(case: Case, layout: Layout) -> Any:
@@ -106,7 +113,7 @@ def _no_key(case: Case, layout: Layout) -> None:
         raise Refused(Status.UNSUPPORTED, Failure("NoSuchSetting", message, "layout", where))
 
 
-def _refusals(case: Case, cfg: Any) -> None:
+def refusals(case: Case, cfg: Any) -> None:
     """Axolotl's own check of the model's configuration."""
     loaders = importlib.import_module("axolotl.loaders.utils")
     from transformers import AutoConfig
@@ -115,7 +122,7 @@ def _refusals(case: Case, cfg: Any) -> None:
     loaders.check_model_config(cfg, config)
 
 
-def _mesh(case: Case, cfg: Any) -> Any:
+def mesh_of(case: Case, cfg: Any) -> Any:
     """The mesh that Axolotl has accelerate build. Only the device name changes."""
     distributed = importlib.import_module("axolotl.utils.distributed")
     from accelerate.parallelism_config import ParallelismConfig

@@ -70,7 +70,7 @@ def answer(case: Case) -> None:
 class Meshes:
     """The mesh as this version builds it, and the strategy that shards a model over it."""
 
-    def __init__(self, case: Case, layout: Layout, numbers: bool = False):
+    def __init__(self, case: Case, layout: Layout, numbers: bool = False, more: dict[str, Any] | None = None):
         self.case = case
         self.layout = layout
         self.config: Any = None
@@ -80,6 +80,7 @@ class Meshes:
             case.shim("mixed precision is off where real numbers run: fp32 throughout")
             whole = MixedPrecisionPolicy(torch.float32, torch.float32, torch.float32, cast_forward_inputs=False)
             options["mp_policy"] = whole
+        options |= more or {}
         sizes = {
             "dp_size": layout.dp_replicate * layout.dp_shard, "dp_replicate_size": layout.dp_replicate,
             "tp_size": layout.tp, "pp_size": layout.pp, "cp_size": layout.cp,
@@ -91,14 +92,15 @@ class Meshes:
             what = f"{FLAG} is set in the file; this version has no such setting and says nothing"
             case.answer.ignored.append({"setting": FLAG, "what": what})
         plan = custom_plan(case)
-        if _has(f"{_DISTRIBUTED}.config"):
+        if has(f"{_DISTRIBUTED}.config"):
             config_class = importlib.import_module(f"{_DISTRIBUTED}.config").FSDP2Config
             self.config = config_class(**options, **({"tp_plan": plan} if plan else {}))
             self.mesh, self.moe_mesh = self._build(sizes, layout.world)
         else:
             manager = fsdp2.FSDP2Manager
             case.shim("FSDP2Manager(backend='gloo'): the mesh is built for the CPU instead of CUDA")
-            self.config = manager(**options, **sizes, backend="gloo", world_size=layout.world, custom_tp_plan=plan)
+            options = {"custom_tp_plan": plan, **options}
+            self.config = manager(**options, **sizes, backend="gloo", world_size=layout.world)
             self.mesh, self.moe_mesh = getattr(self.config, "device_mesh", None), None
             self.built_by = "FSDP2Manager._get_device_mesh"
 
@@ -133,17 +135,17 @@ class Meshes:
 
     def validate(self, model: nn.Module) -> None:
         """The capability check that the framework runs before it shards, where this version has one."""
-        if self.context is not None and _has("nemo_automodel._transformers.capabilities"):
+        if self.context is not None and has("nemo_automodel._transformers.capabilities"):
             check = importlib.import_module("nemo_automodel._transformers.capabilities")
             check.attach_capabilities_and_validate(model, self.context)
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Shard a model with the framework's strategy. Its own validation comes first."""
-        if _has(f"{_DISTRIBUTED}.model_parallelizer"):
+        if has(f"{_DISTRIBUTED}.model_parallelizer"):
             parallelize = importlib.import_module(f"{_DISTRIBUTED}.model_parallelizer").parallelize_model
             mesh = importlib.import_module(f"{_DISTRIBUTED}.mesh").MeshContext
             model = parallelize(model, mesh.from_meshes(self.mesh, self.moe_mesh, strategy_config=self.config))
-        elif _has(f"{_DISTRIBUTED}.config"):
+        elif has(f"{_DISTRIBUTED}.config"):
             manager = importlib.import_module(f"{_DISTRIBUTED}.fsdp2").FSDP2Manager
             model = manager(self.config, self.mesh, self.moe_mesh).parallelize(model)
         else:
@@ -156,7 +158,7 @@ class Meshes:
         infrastructure = "nemo_automodel._transformers.infrastructure"
         own = (
             getattr(importlib.import_module(infrastructure), "_ensure_tied_lm_heads", None)
-            if _has(infrastructure)
+            if has(infrastructure)
             else None
         )
         if own is not None:
@@ -210,7 +212,7 @@ def _resolved(case: Case, auto: Any, config: Any, folder: str, mesh: Meshes, dty
     force_hf = case.request.variant == "hf" or bool(case.setting("nemo", "model.force_hf"))
 
     def make(attention: str) -> nn.Module:
-        if _has("nemo_automodel._transformers.model_init"):
+        if has("nemo_automodel._transformers.model_init"):
             init = importlib.import_module("nemo_automodel._transformers.model_init")
             config.name_or_path = folder if remote else ""
             return init._init_model(auto, config, attention, dtype, None, force_hf, **extra)[1]
@@ -263,7 +265,8 @@ def _ignored(case: Case, raw: dict[str, Any], model: nn.Module) -> None:
             )
 
 
-def _has(module: str) -> bool:
+def has(module: str) -> bool:
+    """True if this version has a module of that name."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:

@@ -15,12 +15,13 @@ from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.precedence import Input, State, order, sweep
 from tpscope.frameworks.inside.trace import Trail
 
-_PARTS = ("distributed/parallelizer.py", "distributed/optimized_tp_plans.py", "/parallelizer.py", "/model.py")
+PARTS = ("distributed/parallelizer.py", "distributed/optimized_tp_plans.py", "/parallelizer.py", "/model.py")
 _MARK = "tpscope.probe"
 FLAG = "use_hf_tp_plan"
 
 
-def _modules() -> tuple[Any, Any]:
+def modules() -> tuple[Any, Any]:
+    """NeMo's modules that select plans and that hold the optimized ones."""
     base = "nemo_automodel.components.distributed"
     return importlib.import_module(f"{base}.parallelizer"), importlib.import_module(f"{base}.optimized_tp_plans")
 
@@ -29,9 +30,9 @@ def selection_trail(case: Case, model: nn.Module) -> tuple[dict[str, Any], Trail
     """The plan that `_get_parallel_plan` returns for this request, and the lines that it ran."""
     from tpscope.frameworks.inside.nemo import custom_plan
 
-    trail = Trail(case.roots, _PARTS)
+    trail = Trail(case.roots, PARTS)
     with trail.on():
-        raw = _select(case, model, custom_plan(case), flagged(case))
+        raw = select(case, model, custom_plan(case), flagged(case))
     return raw, trail
 
 
@@ -40,8 +41,9 @@ def flagged(case: Case) -> bool:
     return bool(case.setting("nemo", f"distributed.{FLAG}"))
 
 
-def _select(case: Case, model: nn.Module, custom: Any, flag: bool) -> dict[str, Any]:
-    function = _modules()[0]._get_parallel_plan
+def select(case: Case, model: nn.Module, custom: Any, flag: bool) -> dict[str, Any]:
+    """The plan that this version's own function selects."""
+    function = modules()[0]._get_parallel_plan
     known = inspect.signature(function).parameters
     options: dict[str, Any] = {"sequence_parallel": case.request.layout.sequence_parallel, "tp_shard_plan": custom}
     if FLAG in known:
@@ -55,27 +57,28 @@ def level_of(case: Case, model: nn.Module, raw: dict[str, Any], trail: Trail) ->
     """Which source the plan came from, told by the objects that functions returned, and that function's name."""
     if case.request.custom_plan is not None:
         return "custom", case.request.custom_plan
-    registered = {function.__name__ for function in _modules()[1].PARALLELIZE_FUNCTIONS.values()}
+    entries = {function.__name__ for function in modules()[1].PARALLELIZE_FUNCTIONS.values()}
     for path, name, value in reversed(trail.returned):
-        if name != "_get_parallel_plan" and isinstance(value, dict) and _same(value, raw):
+        if name != "_get_parallel_plan" and isinstance(value, dict) and same(value, raw):
             if name == "get_hf_tp_shard_plan":
                 return "hf", f"{path}:{name}"
-            if name in registered or "optimized_tp_plans" in path:
+            if name in entries or "optimized_tp_plans" in path:
                 return "optimized", f"{path}:{name}"
     return "base", "nemo_automodel/components/distributed/parallelizer.py:_get_parallel_plan"
 
 
-def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """True if two plans hold the same objects under the same patterns."""
     return one.keys() == other.keys() and all(one[key] is other[key] for key in one)
 
 
 def experiments(case: Case, model: nn.Module) -> None:
     """Fill `selection.order` from every combination of the selection's inputs, for this model's class."""
-    parallelizer, plans = _modules()
+    parallelizer, plans = modules()
     from torch.distributed.tensor.parallel import ColwiseParallel
 
     registry = plans.PARALLELIZE_FUNCTIONS
-    keys = _keys(registry, type(model))
+    keys = keys_of(registry, type(model))
     probes = {level: {f"{_MARK}.{level}": ColwiseParallel()} for level in ("custom", "optimized")}
     inputs = [
         Input("custom", ("none", "given"), {"given": "a custom plan is given (tp_shard_plan)"}),
@@ -94,9 +97,9 @@ def experiments(case: Case, model: nn.Module) -> None:
     def choose(state: State) -> str:
         entry = {"absent": None, "present": lambda *_: probes["optimized"], "raises": raises}[state["registry"]]
         custom = probes["custom"] if state["custom"] == "given" else None
-        with _registered(registry, keys, entry), _hf_plan(model, state["hf"] == "present"):
+        with registered(registry, keys, entry), hf_plan(model, state["hf"] == "present"):
             try:
-                found = _select(case, model, custom, state.get("flag") == "set")
+                found = select(case, model, custom, state.get("flag") == "set")
             except Exception as error:  # noqa: BLE001 - a refusal is an outcome of the experiment
                 return f"raised: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
         for level in ("custom", "optimized", "hf"):
@@ -121,16 +124,17 @@ def experiments(case: Case, model: nn.Module) -> None:
     selection.order = order(inputs, outcomes, own, selection.level)
 
 
-def _keys(registry: dict[Any, Any], cls: type) -> list[Any]:
+def keys_of(registry: dict[Any, Any], cls: type) -> list[Any]:
     """The keys under which the registry may hold a class: the class itself, or names of it and of what it wraps."""
     if any(isinstance(key, type) for key in registry):
         return [cls]
-    qualname = getattr(_modules()[1], "_get_class_qualname", None)
+    qualname = getattr(modules()[1], "_get_class_qualname", None)
     return [*([qualname(cls)] if qualname else []), cls.__name__]
 
 
 @contextmanager
-def _registered(registry: dict[Any, Any], keys: list[Any], entry: Any) -> Iterator[None]:
+def registered(registry: dict[Any, Any], keys: list[Any], entry: Any) -> Iterator[None]:
+    """The registry holds this entry under the first of these keys, or nothing under any of them."""
     before = {key: registry[key] for key in keys if key in registry}
     try:
         for key in keys:
@@ -151,14 +155,14 @@ def _owners(model: nn.Module) -> list[Any]:
 
 def _has_hf_plan(model: nn.Module) -> bool:
     try:
-        return bool(_modules()[0].get_hf_tp_shard_plan(model))
+        return bool(modules()[0].get_hf_tp_shard_plan(model))
     except (AssertionError, ValueError):
         # So the framework says that there is no plan that it can read.
         return False
 
 
 @contextmanager
-def _hf_plan(model: nn.Module, present: bool) -> Iterator[None]:
+def hf_plan(model: nn.Module, present: bool) -> Iterator[None]:
     """The Hugging Face attribute holds one probe rule, or nothing, on the model and on what it wraps."""
     owners = _owners(model)
     before = [(owner, vars(owner).get("_tp_plan", _MARK)) for owner in owners]

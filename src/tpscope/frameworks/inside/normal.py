@@ -44,7 +44,8 @@ def _layout(value: Any, attribute: str) -> Placement | None:
         return None
     first = layouts[0] if isinstance(layouts, (tuple, list)) else layouts
     try:
-        placement = Placement.parse(str(first) if "(" in str(first) else repr(first))
+        # `str` of a torch placement is short ("S(1)"), and not what `parse` reads.
+        placement = Placement.parse(first if isinstance(first, str) else repr(first))
     except ValueError:
         return None
     return styles.HIDDEN if placement in HIDDEN_ALIASES else placement

@@ -46,6 +46,17 @@ def condition(path: Path, name: str, fragment: str) -> CodeType:
     return _named(compile(ast.Module([smallest], []), str(path), "exec"), name)
 
 
+def holding(path: Path, name: str, fragment: str) -> CodeType:
+    """Compile the statements of a function's body that hold a fragment of source, in their order."""
+    text = path.read_text(encoding="utf-8")
+    body = [
+        node
+        for node in _definition(ast.parse(text), name).body
+        if fragment in (ast.get_source_segment(text, node) or "")
+    ]
+    return _named(compile(ast.Module(body, []), str(path), "exec"), name)
+
+
 def _named(code: CodeType, name: str) -> CodeType:
     """The statements under the name of the function that they stand in, for tracebacks and trails."""
     return code.replace(co_name=name, co_qualname=name)

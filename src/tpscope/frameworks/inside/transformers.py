@@ -19,7 +19,7 @@ from tpscope.language.layout import Lora
 from tpscope.language.verdict import Status
 
 Prepare = Callable[[nn.Module, Any], None]
-_PARTS = (
+PARTS = (
     "transformers/distributed/mixin.py", "transformers/distributed/tensor_parallel.py",
     "transformers/distributed/parallel_utils.py", "transformers/distributed/utils.py",
     "transformers/integrations/tensor_parallel.py",
@@ -72,7 +72,7 @@ def wanted_plan(case: Case) -> dict[str, str] | str:
 
 def shard(case: Case, asked: Asked, mesh_by: str, before_training: Prepare = lambda model, mesh: None) -> None:
     """Everything from mesh to gradients with transformers' own engine."""
-    trail = Trail(case.roots, _PARTS)
+    trail = Trail(case.roots, PARTS)
     remote = case.request.remote_code is not None
     with case.during("model"):
         with trail.on():

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _resolve_process_group
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 MARK = 1.0625
@@ -54,6 +55,10 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Note a collective, run it, and mark what it reduced."""
         kwargs = kwargs or {}
+        if any(issubclass(kind, DTensor) for kind in types):
+            # DTensor takes the operation apart first: what it issues to change a layout comes back here, and would
+            # not if the operation ran as a whole in this handler, where the mode is off.
+            return NotImplemented
         kind = kind_of(func)
         if kind is None or ranks_of(args) == 1:
             # Over one rank (data-parallel axes of this small world) nothing is reduced.

@@ -14,7 +14,7 @@ from tpscope.errors import NoFramework, UserError
 from tpscope.frameworks import overlay, registry
 from tpscope.frameworks.registry import Target
 from tpscope.language.evidence import sha256_of
-from tpscope.language.experiment import ExperimentAnswer
+from tpscope.language.measured.answer import ExperimentAnswer
 from tpscope.report.citations import lines_of
 from tpscope.report.experiments import store
 from tpscope.report.experiments.rows import Measured
@@ -46,7 +46,7 @@ class Asker:
         return {
             "framework": target.id, "command": command(self.name, target.id), "made": self.made,
             "packages": dict(sorted(answer.packages.items())) if answer else {},
-            "failed": f"{said.kind}: {said.message}" if said else "",
+            "shims": list(answer.shims) if answer else [], "failed": f"{said.kind}: {said.message}" if said else "",
         }  # fmt: skip
 
 

@@ -9,12 +9,20 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tpscope.report.experiments.block_rows import Block
+from tpscope.report.experiments.complexity_rows import Complexity
+from tpscope.report.experiments.cost_rows import Cost
+from tpscope.report.experiments.edge_rows import Edge
+from tpscope.report.experiments.pipeline_rows import Pipeline
 from tpscope.report.experiments.rows import Measured
+from tpscope.report.experiments.style_rows import Style
 from tpscope.report.rows import line
 
 EXPERIMENTS = Path("results/experiments.jsonl")
 # Every kind of row, by the word that its `row` field holds. A new experiment adds its own here.
-KINDS: dict[str, type[Measured]] = {}
+KINDS: dict[str, type[Measured]] = {
+    "cost": Cost, "complexity": Complexity, "block": Block, "pipeline": Pipeline, "edge": Edge, "style": Style,
+}  # fmt: skip
 _READ: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
 
 

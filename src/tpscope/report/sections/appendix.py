@@ -24,6 +24,16 @@ def repeat(study: Study) -> list[str]:
         "```",
         "",
     ]
+    if study.experiments:
+        commands = dict.fromkeys(row.command for row in study.experiments)
+        lines += [
+            "The experiments (what they measure themselves is never taken from a cache):",
+            "",
+            "```",
+            *commands,
+            "```",
+            "",
+        ]
     made = dict.fromkeys((one.commit, one.date, _machine(one.hardware)) for one in study.made())
     lines += table(
         "What the recorded rows say of themselves.",
@@ -43,6 +53,9 @@ def shims(study: Study) -> list[str]:
     for column in (column for run in study.runs for column in run.answers):
         for text in column.shims:
             found.setdefault(text, []).append(column.id)
+    for row in study.experiments:
+        for text in row.shims:
+            found.setdefault(text, []).append(row.framework)
     return table(
         "Places where tpscope stood in for something of the launcher or the hardware; nothing else of a framework "
         "was changed.",
@@ -79,13 +92,14 @@ def torch(study: Study) -> list[str]:
 
 def files(study: Study) -> list[str]:
     """The sha256 of every file whose lines are quoted."""
+    rows = {(row.framework, file.path): file for row in study.sources for file in row.files}
+    rows |= {(row.framework, file.path): file for row in study.experiments for file in row.files}
     return table(
         "Source files whose lines ran and are quoted: lines and sha256 of the installed file, to check a quote "
         "against.",
         ["framework", "file", "lines", "sha256"],
         [
-            [row.framework, f"`{file.path}`", str(file.lines), f"`{file.sha256[:16]}...`"]
-            for row in study.sources
-            for file in row.files
+            [framework, f"`{file.path}`", str(file.lines), f"`{file.sha256[:16]}...`"]
+            for (framework, _), file in rows.items()
         ],
     )

@@ -1,4 +1,4 @@
-"""Section 2: whose code does what, which files ran, and what the ranks exchange."""
+"""Section 2: whose code does what, which files ran, what the ranks exchange, how complex choice and application are."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections.abc import Callable
 from tpscope.report.facts import Study
 from tpscope.report.rows import HANDED, SYNCHRONIZED, Column, RunRow
 from tpscope.report.runs import ADAPTERS, SEQUENCE
-from tpscope.report.text import ABSENT, chain_diagram, counted, listed, not_yet, quote, table
+from tpscope.report.sections import complexity
+from tpscope.report.sections.flow import COLLECTIVES, by_kind, layers
+from tpscope.report.text import ABSENT, chain_diagram, counted, listed, not_yet, plotted, quote, table
 
 TITLE = "Core architecture"
 _PHASES = ("forward", "loss", "backward", "loop")
 
 
 def section(study: Study) -> list[str]:
-    """Who does what; what ran; collectives."""
+    """Who does what; what ran; collectives; what choosing costs and consists of."""
     run = study.example()
     if run is None:
-        return [not_yet("compare").capitalize() + ".", ""]
+        return [not_yet("compare").capitalize() + ".", "", *complexity.lines(study)]
     model, keys = run.question.model, study.frameworks
     lines = ["### Whose code does what", ""]
     lines += table(
@@ -65,7 +67,16 @@ def section(study: Study) -> list[str]:
             if _ran(study, key, file.path)
         ],
     )  # fmt: skip
+    lines += layers(study)
     lines += ["### What the ranks exchange", ""]
+    lines += plotted("stacked")
+    lines += table(
+        f"Collectives of one step by kind, `{model}`: forward, loss and backward of a two-layer model with the real "
+        "head counts, together. The training loop is left out, since some stopped in it. An all-reduce of a tensor "
+        "moves about twice the bytes of an all-gather or a reduce-scatter of it.",
+        ["question", "framework", *COLLECTIVES],
+        by_kind(study),
+    )
     lines += table(
         "Collectives that were issued for a two-layer model with the real head counts, from one forward to the "
         "optimizer step, recorded on a fake process group; figures per step of the small model, not of the real "
@@ -78,7 +89,7 @@ def section(study: Study) -> list[str]:
             if (column := one.column(key)) and column.collectives
         ],
     )  # fmt: skip
-    return lines
+    return [*lines, *complexity.lines(study)]
 
 
 def _asked(run: RunRow) -> str:

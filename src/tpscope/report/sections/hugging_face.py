@@ -7,6 +7,7 @@ from tpscope.language.verdict import Status
 from tpscope.report.facts import Study
 from tpscope.report.rows import Column
 from tpscope.report.runs import PLAIN
+from tpscope.report.sections import edges
 from tpscope.report.text import ABSENT, listed, quoted, table
 
 TITLE = "Hugging Face integration"
@@ -14,7 +15,7 @@ _ENGINE = (r"tp_plan", r"ALL_PARALLEL_STYLES", r"distribute_module|install_forwa
 
 
 def section(study: Study) -> list[str]:
-    """Versions, when the Hugging Face plan is asked, classes, the engine that ran."""
+    """Versions, when the Hugging Face plan is asked, classes, the engine that ran, edge cases."""
     keys = study.frameworks
     lines = table(
         f"From the answers at TP={study.tp}: when the selection asks Hugging Face's plan (found by experiment), "
@@ -46,7 +47,9 @@ def section(study: Study) -> list[str]:
     )
     run = study.example()
     ran = [line for key in keys if run for line in quoted(_hf(run.column(key)), _ENGINE)]
-    return [*lines, "Lines that ran where a plan came from Hugging Face:", "", *ran, ""] if ran else lines
+    if ran:
+        lines += ["Lines that ran where a plan came from Hugging Face:", "", *ran, ""]
+    return [*lines, *edges.section(study)]
 
 
 def _hf(column: Column | None) -> Column | None:

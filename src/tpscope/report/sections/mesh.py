@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from tpscope.language.layout import AXES
 from tpscope.language.verdict import Status
 from tpscope.report.facts import Study
 from tpscope.report.rows import MESH_AXES, Column, RunRow
 from tpscope.report.runs import MESH
 from tpscope.report.sections.proofs import proved
-from tpscope.report.text import ABSENT, at, chain_diagram, not_yet, place, quote, quoted, table
+from tpscope.report.text import ABSENT, at, chain_diagram, listed, mesh_diagram, not_yet, place, quote, quoted, table
 
 TITLE = "DeviceMesh and topology"
 COMPOSED = ("fsdp", "cp", "pp")
@@ -32,15 +33,7 @@ def section(study: Study) -> list[str]:
         ["framework", "built by", "flattened axes"],
         [_builder(study, key) for key in study.frameworks],
     )
-    for key in study.frameworks:
-        run = _widest(runs, key)
-        if run is None:
-            lines += [f"{key}: no mesh was built for any of these layouts.", ""]
-            continue
-        column = run.column(key)
-        assert column is not None
-        lines += [f"Axes of {key} for {run.question.layout}, slowest to fastest:", ""]
-        lines += chain_diagram([f"{axis} = {size}" for axis, size in column.mesh.axes.items()])
+    lines += _drawn(study, runs)
     cited = [
         quote(item.where, f"{key}, {item.name}: ") for key in study.frameworks for item in study.cited(key, MESH_AXES)
     ]
@@ -76,6 +69,25 @@ def section(study: Study) -> list[str]:
         ],
     )  # fmt: skip
     return lines + proved(study, COMPOSED, "a model under tensor parallelism together with another axis")
+
+
+def _drawn(study: Study, runs: list[RunRow]) -> list[str]:
+    """The mesh of each framework for the widest layout that it took, with the ranks in it; equal ones once."""
+    meshes: dict[tuple[str, tuple[tuple[str, int], ...]], list[str]] = {}
+    lines = []
+    for key in study.frameworks:
+        run = _widest(runs, key)
+        column = run.column(key) if run else None
+        if run is None or column is None:
+            lines += [f"{key}: no mesh was built for any of these layouts.", ""]
+            continue
+        meshes.setdefault((str(run.question.layout), tuple(column.mesh.axes.items())), []).append(key)
+    for (layout, axes), keys in meshes.items():
+        named = listed(f"{axis} = {size}" for axis, size in axes)
+        lines += [f"The mesh of {listed(keys)} for {layout}, axes from slowest to fastest {named}, and its ranks:", ""]
+        known = [axis for axis in AXES if axis in dict(axes)] == [axis for axis, _ in axes]
+        lines += mesh_diagram(dict(axes)) if known else chain_diagram([f"{axis} = {size}" for axis, size in axes])
+    return lines
 
 
 def _mesh(column: Column | None) -> str:

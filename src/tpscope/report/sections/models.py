@@ -7,7 +7,7 @@ from tpscope.language.verdict import Status
 from tpscope.report.facts import Study, blamed
 from tpscope.report.rows import REGISTERED, Column, Group, RunRow
 from tpscope.report.runs import PLAIN
-from tpscope.report.sections.proofs import by_model, proved
+from tpscope.report.sections.proofs import by_model, by_way, proved
 from tpscope.report.text import ABSENT, at, listed, not_yet, place, table
 
 TITLE = "Model-specific optimizations"
@@ -65,7 +65,7 @@ def section(study: Study) -> list[str]:
             idle,
         )
     lines += proved(study, ("plain",), "a sharded model")
-    return lines + (by_model(study) if study.proofs.cells else [])
+    return lines + (by_way(study) + by_model(study) if study.proofs.cells else [])
 
 
 def _class(column: Column | None) -> str:

@@ -97,7 +97,8 @@ def section(study: Study) -> list[str]:
         [[label(run), *(standing(run, key) for key in study.frameworks)] for run in others],
     )
     lines += ["### Not in this study yet", ""]
-    missing = [(verb, what) for verb, what in _UNMEASURED if verb != "prove" or not study.proofs.cells]
+    there = {"prove": study.proofs.cells, "recommend": study.advice}
+    missing = [(verb, what) for verb, what in _UNMEASURED if not there.get(verb)]
     lines += [f"- {what}: {not_yet(verb)}" for verb, what in missing]
     lines += ["", "### Words", ""]
     lines += table("How words are used here.", ["word", "meaning"], [list(pair) for pair in _TERMS])

@@ -9,7 +9,7 @@ from tpscope.language.answer import PlanRow
 from tpscope.report.facts import Study
 from tpscope.report.rows import Column
 from tpscope.report.runs import PLAIN
-from tpscope.report.text import ABSENT, code, listed, not_yet, place, quoted, selection_diagram, table
+from tpscope.report.text import ABSENT, code, listed, not_yet, place, plotted, quoted, selection_diagram, table
 
 TITLE = "TP plan definition and hierarchy"
 _SELECTION = (
@@ -50,7 +50,7 @@ def section(study: Study) -> list[str]:
     )
     lines += ["### The plan for one model", ""]
     lines += _plans(study)
-    lines += ["### How much of a model is sharded", ""]
+    lines += ["### How much of a model is sharded", "", *plotted("bars")]
     lines += table(
         "Share of all parameters that are cut over `tp`, observed on the sharded model.",
         ["model", *study.frameworks],

@@ -9,7 +9,7 @@ from tpscope.language.verdict import Verdict
 from tpscope.report import prove_pages
 from tpscope.report.facts import Study
 from tpscope.report.prove_rows import Cell
-from tpscope.report.text import listed, not_yet, table, together
+from tpscope.report.text import listed, not_yet, plotted, table, together
 
 _NO_ANSWER = (Verdict.CRASHED, Verdict.REFUSED, Verdict.UNSUPPORTED, Verdict.INCONCLUSIVE)
 
@@ -79,6 +79,24 @@ def _brief(cells: Sequence[Cell]) -> str:
         word = listed(cell.causes, "no cause named") if cell.verdict == Verdict.DIFFERENT else cell.verdict.value
         groups.setdefault((cell.framework, word), []).append(cell.model)
     return together(f"{framework} {word} ({listed(names)})" for (framework, word), names in groups.items())
+
+
+def by_way(study: Study) -> list[str]:
+    """Every way to train under every framework version: cells by verdict, drawn and as a table."""
+    rows = []
+    for key in study.proofs.frameworks:
+        for way in study.proofs.scenarios:
+            cells = study.proofs.of(key, way)
+            if cells:
+                rows.append([key, way, *(str(sum(cell.verdict == verdict for cell in cells)) for verdict in Verdict)])
+    return [
+        *plotted("stacked"),
+        *table(
+            f"Proofs by framework version and way to train at TP=2, {_models(study.proofs.cells)}: cells by verdict. "
+            "`different` is what no error announces.",
+            ["framework", "scenario", *(verdict.value for verdict in Verdict)], rows,
+        ),
+    ]  # fmt: skip
 
 
 def by_model(study: Study) -> list[str]:

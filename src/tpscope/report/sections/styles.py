@@ -5,13 +5,14 @@ from __future__ import annotations
 from tpscope.language.answer import PlanRow
 from tpscope.report.facts import Study, label
 from tpscope.report.rows import HF_NAME, HF_STYLE, STYLE, TRANSLATED
+from tpscope.report.sections import ports
 from tpscope.report.text import at, listed, place, quote, table, together
 
 TITLE = "Custom ParallelStyle classes"
 
 
 def section(study: Study) -> list[str]:
-    """Classes of the frameworks, classes of their transformers, styles in use."""
+    """Classes of the frameworks, classes of their transformers, styles in use, and what plain PyTorch has of them."""
     lines = ["### The frameworks' own", ""]
     lines += table(
         "Classes in the framework's own package that descend from PyTorch's ParallelStyle (or from transformers' "
@@ -53,7 +54,7 @@ def section(study: Study) -> list[str]:
         ["style", "framework", "parameters", "takes", "gives", "in forward", "in backward", "gradient it asks for"],
         _styles(study),
     )
-    return lines
+    return [*lines, *ports.section(study)]
 
 
 def _used(study: Study, key: str, name: str) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from tpscope.language.verdict import Severity
 from tpscope.report.facts import HARMFUL, Merged, Study, findings, harm, joined_subjects, merged
 from tpscope.report.runs import PLAIN
+from tpscope.report.sections.guidance import guidance
 from tpscope.report.sections.proofs import proved
 from tpscope.report.text import listed, not_yet, place, table, together
 
@@ -78,9 +79,7 @@ def section(study: Study) -> list[str]:
         "",
         "### Guidance",
         "",
-        f'- Which framework for which model and machine: {not_yet("recommend")}. Until then, take the table "Clear '
-        'of findings" for the model at hand and repeat its '
-        "comparison with the configuration at hand.",
+        *guidance(study),
         f"- Moving a configuration from NeMo AutoModel to Axolotl, and back: {not_yet('migrate')}.",
         f"- Predicted memory, traffic and time: {not_yet('price')}. Measured on GPUs: {not_yet('bench')}.",
         f"- Whether what is clear here is also equal: {_proofs(study)}.",

@@ -18,7 +18,7 @@ from pathlib import Path
 from tpscope.frameworks.inside.case import listening, opened, packages, read
 from tpscope.frameworks.inside.trace import failure
 from tpscope.language.answer import Failure, FrameworkAnswer, to_json
-from tpscope.language.experiment import ExperimentAnswer
+from tpscope.language.measured.answer import ExperimentAnswer
 
 
 def run(family: str, module: str, request_file: str, answer_file: str, problem: str | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from tpscope.language.layout import Layout
-from tpscope.language.price import Collective, Operation, StepTrace
+from tpscope.language.measured.price import Collective, Operation, StepTrace
 from tpscope.price.hardware import Bandwidth, Machine
 from tpscope.price.result import Part, TimeCost
 

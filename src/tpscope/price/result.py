@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tpscope.compare.result import Model
 from tpscope.language.answer import Failure, TrailLine
-from tpscope.language.price import Peak
+from tpscope.language.measured.price import Peak
 from tpscope.language.verdict import Status
 
 Standing = Literal["calibrated", "uncalibrated", "extrapolated"]

@@ -10,8 +10,8 @@ from tpscope.compare.result import Model
 from tpscope.compare.run import Pool, Question
 from tpscope.errors import NoFramework
 from tpscope.frameworks.registry import Target
-from tpscope.language.experiment import ExperimentAnswer
-from tpscope.language.price import Collective, StepTrace
+from tpscope.language.measured.answer import ExperimentAnswer
+from tpscope.language.measured.price import Collective, StepTrace
 from tpscope.language.verdict import Status
 from tpscope.price import cost
 from tpscope.price.hardware import Machine

@@ -17,7 +17,7 @@ from tpscope.frameworks.inside.loop_nemo import _LOSS as NEMO_LOSS
 from tpscope.frameworks.inside.price.fake import Fake, filled, local
 from tpscope.frameworks.inside.price.tracer import Tracer, axes_of
 from tpscope.frameworks.inside.trace import failure
-from tpscope.language.price import StepTrace
+from tpscope.language.measured.price import StepTrace
 
 DTYPE = torch.bfloat16
 Loss = Callable[[nn.Module, torch.Tensor, Tracer], torch.Tensor]

@@ -24,7 +24,7 @@ from tpscope.frameworks.inside.price.fake import local
 from tpscope.frameworks.inside.price.where import Whereabouts
 from tpscope.frameworks.inside.trace import Trail
 from tpscope.language.answer import TrailLine
-from tpscope.language.price import Collective, Memory, Operation, Peak
+from tpscope.language.measured.price import Collective, Memory, Operation, Peak
 
 # The CUDA allocator hands out multiples of this.
 BLOCK = 512

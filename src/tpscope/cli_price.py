@@ -24,6 +24,10 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
             bool | None,
             typer.Option("--sequence-parallel/--no-sequence-parallel", help="Shard activations over the sequence."),
         ] = None,
+        smallest_tp: Annotated[
+            bool, typer.Option("--smallest-tp", help="Look for the smallest TP size that fits too.")
+        ] = False,
+        fresh: Annotated[bool, typer.Option("--fresh", help="Trace again what an earlier run has traced.")] = False,
         json_: Annotated[
             str | None, typer.Option("--json", help="Write the answer as JSON (- for standard output).")
         ] = None,
@@ -33,14 +37,16 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
         from tpscope.compare.run import Pool
         from tpscope.frameworks.targets import resolve
         from tpscope.price import hardware as machines
+        from tpscope.price.run import Setting
         from tpscope.price.run import price as run
         from tpscope.render import document
         from tpscope.render import price as page
 
         machine = machines.machine(hardware)
         asked = question(model, Wishes(tp=tp, sequence_parallel=sequence_parallel))
-        with progress() as say, Pool(say) as pool:
-            result = run(asked, resolve(with_ or list(default), None), pool, machine, hardware, batch, sequence)
+        setting = Setting(machine, hardware, batch, sequence, smallest_tp)
+        with progress() as say, Pool(say, fresh=fresh) as pool:
+            result = run(asked, resolve(with_ or list(default), None), pool, setting)
         document.deliver(result, json_, lambda console: page.show(result, console))
         if result.bad:
             raise typer.Exit(1)

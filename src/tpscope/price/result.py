@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from tpscope.compare.result import Model
 from tpscope.language.answer import Failure, TrailLine
-from tpscope.language.measured.price import Peak
 from tpscope.language.verdict import Status
 
 Standing = Literal["calibrated", "uncalibrated", "extrapolated"]
@@ -16,8 +15,7 @@ Standing = Literal["calibrated", "uncalibrated", "extrapolated"]
 @dataclass
 class Traffic:
     """One kind of collective. `per_layer` is 0 outside decoder layers; `bytes` is the payload of one call, `wire_bytes`
-    what a rank sends for one call over a ring; `needed` says how many of `per_step` a plan that never moves the same
-    activation twice would issue."""
+    what a rank sends for one call over a ring."""
 
     phase: str
     kind: str
@@ -45,13 +43,36 @@ class HeadCost:
 
 
 @dataclass
+class Share:
+    """What one module made, of one category."""
+
+    category: str
+    module: str
+    bytes: int
+
+
+@dataclass
+class Peak:
+    """The highest of a phase: where it is reached, and what is alive there."""
+
+    phase: str
+    bytes: int
+    module: str
+    layer: str
+    made: str
+    by_category: dict[str, int] = field(default_factory=dict)
+    largest: list[Share] = field(default_factory=list)
+
+
+@dataclass
 class MemoryCost:
-    """The peak of a step on one rank, what is alive at it, and the peak of each phase."""
+    """The peak of a step on one rank, what is alive at it, the peak of each phase, and what is left after each."""
 
     peak_bytes: int = 0
     phase: str = ""
     by_category: dict[str, int] = field(default_factory=dict)
     phases: list[Peak] = field(default_factory=list)
+    after: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,13 +102,15 @@ class TimeCost:
 
 @dataclass
 class Waste:
-    """Collectives of one phase and layer that move one activation several times."""
+    """Collectives of activations of one phase and kind in a decoder layer: issued, and how many different things they
+    move. `modules` are those that could have shared one. `sentence` says it where the two differ."""
 
     phase: str
     kind: str
+    issued: float
+    needed: float
     modules: list[str]
-    issued: int
-    needed: int
+    sentence: str = ""
 
 
 @dataclass
@@ -109,6 +132,8 @@ class Priced:
     flops: int = 0
     time: TimeCost = field(default_factory=TimeCost)
     fits: bool | None = None
+    smallest_tp: int | None = None
+    asked_of_data: dict[str, int] = field(default_factory=dict)
     shims: list[str] = field(default_factory=list)
     seconds: float = 0.0
 

@@ -2,51 +2,81 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from tpscope.compare.result import Model
 from tpscope.compare.run import Pool, Question
 from tpscope.errors import NoFramework
 from tpscope.frameworks.registry import Target
-from tpscope.language.measured.answer import ExperimentAnswer
-from tpscope.language.measured.price import Collective, StepTrace
+from tpscope.language.measured.price import Collective, Moved, StepTrace
 from tpscope.language.verdict import Status
 from tpscope.price import cost
 from tpscope.price.hardware import Machine
-from tpscope.price.result import HeadCost, MemoryCost, Priced, Prices, Traffic
+from tpscope.price.memory import memory_cost
+from tpscope.price.result import HeadCost, Priced, Prices, Traffic, Waste
+from tpscope.price.trace import Traced, traced
 
-_TRACE = TypeAdapter(StepTrace)
 _DEFAULTS = ("bf16 weights, gradients and optimizer states", "no activation checkpointing", "eager: nothing is compiled")
+_TP_SIZES = (1, 2, 4, 8, 16)
 
 
-def price(
-    question: Question, targets: list[Target], pool: Pool, machine: Machine, name: str, batch: int, sequence: int
-) -> Prices:
+@dataclass(frozen=True)
+class Setting:
+    """What is priced besides the model and its layout: a machine, one micro-batch of a rank, and whether the smallest
+    TP size that fits is looked for."""
+
+    machine: Machine
+    hardware: str
+    batch: int
+    sequence: int
+    smallest_tp: bool = False
+
+
+def price(question: Question, targets: list[Target], pool: Pool, setting: Setting) -> Prices:
     """The prices of one question. Raises NoFramework if no framework could be run at all."""
     spec = question.model
     layout = {**question.layout.sizes, "world": question.layout.world}
     layout["sequence_parallel"] = question.layout.sequence_parallel
     model = Model(spec.name, spec.architecture, spec.model_type, spec.source, spec.status, spec.config)
-    result = Prices(model, layout, batch, sequence, name)
-    for target in targets:
-        pool.say("run", target.id)
-        answer = pool.experiment("price", question, target, {"batch": batch, "sequence": sequence})
-        pool.say("done", target.id)
-        result.frameworks.append(_priced(target.id, answer, question, machine, batch * sequence))
+    result = Prices(model, layout, setting.batch, setting.sequence, setting.hardware)
+    pool.prepare(targets)
+    result.frameworks = pool.each(lambda target: _column(question, target, pool, setting), targets)
     if all(column.error is not None and column.error.kind in ("ImportError", "ProcessDied") for column in result.frameworks):
         words = "; ".join(f"{column.id}: {column.error.message}" for column in result.frameworks if column.error)
         raise NoFramework(f"no framework could be run: {words}")
     return result
 
 
-def _priced(name: str, answer: ExperimentAnswer, question: Question, machine: Machine, tokens: int) -> Priced:
-    column = Priced(name, shims=answer.shims, seconds=answer.seconds)
-    if answer.error is not None:
-        column.status, column.error = Status.CRASHED, answer.error
+def _column(question: Question, target: Target, pool: Pool, setting: Setting) -> Priced:
+    column = priced(target.id, traced(question, target, pool, setting.batch, setting.sequence), question, setting)
+    if setting.smallest_tp and column.error is None:
+        column.smallest_tp = _smallest(question, target, pool, setting)
+    return column
+
+
+def _smallest(question: Question, target: Target, pool: Pool, setting: Setting) -> int | None:
+    """The smallest TP size at which a step fits, each size traced."""
+    for size in _TP_SIZES:
+        other = replace(question, layout=replace(question.layout, tp=size))
+        found = traced(other, target, pool, setting.batch, setting.sequence)
+        if found.trace is not None and fits(memory_cost(found.trace.memory).peak_bytes, setting.machine):
+            return size
+    return None
+
+
+def fits(peak: int, machine: Machine) -> bool:
+    """True if a peak leaves what the CUDA context, NCCL and the allocator take."""
+    return peak + machine.reserved_bytes <= machine.memory_bytes
+
+
+def priced(name: str, found: Traced, question: Question, setting: Setting) -> Priced:
+    """One column."""
+    column = Priced(name, shims=found.shims, seconds=found.seconds)
+    trace = found.trace
+    if trace is None:
+        column.status, column.error = Status.CRASHED, found.error
         return column
-    trace = _TRACE.validate_python(answer.value)
     column.model_class, column.loss, column.optimizer, column.layers = (
         trace.model_class, trace.loss, trace.optimizer, trace.layers,
     )  # fmt: skip
@@ -56,38 +86,37 @@ def _priced(name: str, answer: ExperimentAnswer, question: Question, machine: Ma
             f"the framework's own {trace.stopped.phase} stops here ({trace.stopped.kind}: {trace.stopped.message}): "
             "what comes after it is not priced"
         )
-    column.collectives = [_traffic(item, trace, question, machine) for item in trace.collectives]
-    column.memory = _memory(trace)
+    column.asked_of_data = trace.asked
+    column.assumptions += [f"answered without data, {count} times a step: {what}" for what, count in trace.asked.items()]
+    column.collectives = [_traffic(item, trace, question, setting.machine) for item in trace.collectives]
+    column.waste = [_waste(item, trace) for item in trace.moved]
+    column.memory = memory_cost(trace.memory)
     column.head = _head(trace)
     column.flops = sum(item.flops * item.count for item in trace.operations)
-    column.time = cost.step_time(trace, machine, question.layout, tokens)
-    column.fits = column.memory.peak_bytes + machine.reserved_bytes <= machine.memory_bytes
+    column.time = cost.step_time(trace, setting.machine, question.layout, setting.batch * setting.sequence)
+    column.fits = fits(column.memory.peak_bytes, setting.machine) if column.memory.peak_bytes else None
     return column
 
 
 def _traffic(item: Collective, trace: StepTrace, question: Question, machine: Machine) -> Traffic:
     return Traffic(
         item.phase, item.kind, item.axis, item.module,
-        item.count / trace.layers if "layers.*" in item.module and trace.layers else 0,
+        item.count / trace.layers if ".*" in item.module and trace.layers else 0,
         item.count, item.bytes, cost.wire_bytes(item), item.dtype, item.ranks,
         round(cost.collective_seconds(item, machine, question.layout) * item.count * 1e3, 3), item.where,
     )  # fmt: skip
 
 
-def _memory(trace: StepTrace) -> MemoryCost:
-    phases = trace.memory.peaks
-    if not phases:
-        return MemoryCost()
-    highest = max(phases, key=lambda peak: peak.bytes)
-    return MemoryCost(highest.bytes, highest.phase, dict(highest.by_category), list(phases))
+def _waste(item: Moved, trace: StepTrace) -> Waste:
+    issued, needed = item.issued / trace.layers, item.distinct / trace.layers
+    words = f"{issued:g} {item.phase} {item.kind.replace('_', '-')}s a layer, {needed:g} needed" if issued > needed else ""
+    return Waste(item.phase, item.kind, issued, needed, item.modules, words)
 
 
 def _head(trace: StepTrace) -> HeadCost:
     """Who gathers the logits: an all_gather in the head's own module is the plan's, one in the loss is the loss's."""
     for item in trace.collectives:
-        if item.kind != "all_gather":
-            continue
-        if item.phase == "loss" or (item.phase == "forward" and item.module.rpartition(".")[2] in ("lm_head", "embed_out")):
+        if item.kind == "all_gather" and (item.phase == "loss" or (item.phase == "forward" and item.module == trace.head)):
             by = "loss" if item.phase == "loss" else "plan"
             return HeadCost("gathered", by, item.dtype, item.bytes, item.where)
     return HeadCost("sharded or whole, never gathered")

@@ -1,4 +1,4 @@
-"""Prices in the terminal."""
+"""Prices in the terminal, in 100 columns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tpscope.price.cost import PHASES
-from tpscope.price.result import Priced, Prices
+from tpscope.price.result import Priced, Prices, Traffic
 from tpscope.price.run import sizes
 
 _GIB = 2**30
+_PARTS = ("compute", "memory-bound", "exposed communication", "CPU dispatch")
 
 
 def show(prices: Prices, console: Console) -> None:
@@ -26,8 +27,20 @@ def show(prices: Prices, console: Console) -> None:
         console.print()
         console.print(f"[bold]{column.id}[/]  {column.model_class.rpartition('.')[2]}, {column.optimizer}", highlight=False)
         console.print(_traffic(column))
-        for words in column.assumptions:
-            console.print(f"  assumed: {words}", style="dim", highlight=False, soft_wrap=True)
+        _words(column, console)
+
+
+def _words(column: Priced, console: Console) -> None:
+    for waste in column.waste:
+        if waste.sentence:
+            modules = ", ".join(name.rpartition(".")[2] for name in waste.modules)
+            console.print(f"  [yellow]{waste.sentence}[/] ({modules})", highlight=False, soft_wrap=True)
+    for item in column.memory.phases:
+        if item.phase == column.memory.phase:
+            largest = ", ".join(f"{share.module or 'other'} {share.bytes / _GIB:.2f}" for share in item.largest[:5])
+            console.print(f"  alive at the peak besides weights, GiB: {largest}", highlight=False, soft_wrap=True)
+    for words in column.assumptions:
+        console.print(f"  assumed: {words}", style="dim", highlight=False, soft_wrap=True)
 
 
 def _summary(prices: Prices) -> Table:
@@ -38,23 +51,31 @@ def _summary(prices: Prices) -> Table:
         table.add_column(column.id, justify="right")
     rows = {
         "step time": [f"{column.time.ms:.0f} ms ({column.time.status})" for column in columns],
-        **{
-            f"  {name}": [_part(column, name) for column in columns]
-            for name in ("compute", "memory-bound", "exposed communication", "CPU dispatch")
-        },
+        **{f"  {name}": [_part(column, name) for column in columns] for name in _PARTS},
         **{f"  {phase} bound by": [column.time.bound_by.get(phase, "") for column in columns] for phase in PHASES},
         "tokens/s/GPU": [f"{column.time.tokens_per_second:.0f}" for column in columns],
+        "MFU": [f"{column.time.mfu:.1%}" for column in columns],
         "peak memory": [f"{column.memory.peak_bytes / _GIB:.1f} GiB in {column.memory.phase}" for column in columns],
         **{
             f"  {name}": [_gib(column.memory.by_category.get(name, 0)) for column in columns]
             for name in dict.fromkeys(name for column in columns for name in column.memory.by_category)
         },
+        **{
+            f"  peak of {phase}": [_peak(column, phase) for column in columns]
+            for phase in PHASES
+        },
         "fits": ["yes" if column.fits else "no" for column in columns],
+        "smallest TP that fits": [str(column.smallest_tp or "") for column in columns],
         "logits": [_head(column) for column in columns],
-    }
+    }  # fmt: skip
     for name, values in rows.items():
-        table.add_row(name, *values)
+        if any(values):
+            table.add_row(name, *values)
     return table
+
+
+def _peak(column: Priced, phase: str) -> str:
+    return next((_gib(peak.bytes) for peak in column.memory.phases if peak.phase == phase), "")
 
 
 def _part(column: Priced, name: str) -> str:
@@ -62,7 +83,7 @@ def _part(column: Priced, name: str) -> str:
 
 
 def _gib(size: int) -> str:
-    return f"{size / _GIB:.2f} GiB" if size else ""
+    return f"{size / _GIB:.2f} GiB" if size >= _GIB / 100 else "< 0.01 GiB" if size else ""
 
 
 def _head(column: Priced) -> str:
@@ -73,14 +94,28 @@ def _head(column: Priced) -> str:
 
 
 def _traffic(column: Priced) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
-    for head in ("phase", "collective", "module", "a layer", "a step", "payload", "on the wire", "ms", "issued by"):
-        table.add_column(head, justify="right" if head in ("a layer", "a step", "payload", "on the wire", "ms") else "left")
+    """One row a kind of collective; those of one module and phase that differ in nothing else are one row."""
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), width=100)
+    for head, right in (
+        ("phase", False), ("collective", False), ("module", False), ("layer", True), ("step", True), ("MB", True),
+        ("wire MB", True), ("ms", True), ("issued by", False),
+    ):  # fmt: skip
+        table.add_column(head, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
     for item in column.collectives:
-        where = f"{item.evidence.path.rpartition('/')[2]}:{item.evidence.line}" if item.evidence else "autograd"
         table.add_row(
-            item.phase, f"{item.kind} {item.axis}", item.module, f"{item.per_layer:g}" if item.per_layer else "",
-            str(item.per_step), f"{item.bytes / 1e6:.1f} MB", f"{item.wire_bytes / 1e6:.1f} MB",
-            f"{item.milliseconds:.1f}", where,
+            item.phase, f"{item.kind} {item.axis}", _short(item.module), f"{item.per_layer:g}" if item.per_layer else "",
+            str(item.per_step), f"{item.bytes / 1e6:.1f}", f"{item.wire_bytes / 1e6:.1f}", f"{item.milliseconds:.1f}",
+            _by(item),
         )  # fmt: skip
     return table
+
+
+def _short(module: str) -> str:
+    return module.removeprefix("model.").removeprefix("layers.*.") or "model"
+
+
+def _by(item: Traffic) -> str:
+    if item.evidence is None:
+        return "autograd"
+    file = item.evidence.path.rpartition("/")[2]
+    return f"{file[:-3] if file.endswith('.py') else file}:{item.evidence.line}"

@@ -1,4 +1,4 @@
-"""The trace of one training step at full size: what crosses the process border, before anything is priced."""
+"""The trace of one training step: what crosses the process border, before anything is scaled or priced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class Operation:
     """One kind of kernel: an operator on given shapes in one module and phase, run `count` times a step.
 
     `module` has `*` for layer numbers; `shapes` are the shapes of its tensor arguments, `read` and `written` bytes of
-    one call, `flops` of one call (a multiply-add counts two), 0 where the operator does no matrix product.
+    one call, `flops` of one call (a multiply-add counts two), 0 where the operator does no matrix product. `kernel` is
+    False for one tensor of an operator that works on a list of them, which is launched once for all.
     """
 
     phase: str
@@ -48,35 +49,71 @@ class Collective:
 
 
 @dataclass
-class Peak:
-    """The largest sum of live bytes of a phase, by category, and the module that ran when it was reached."""
+class Moved:
+    """Collectives of the decoder layers in one phase: how many were issued, and how many different things they moved.
+
+    Results that are only added to each other are one thing: the sum could have been reduced instead. A tensor that is
+    gathered several times is one thing. `modules` are those whose collectives shared one with another.
+    """
 
     phase: str
-    bytes: int
+    kind: str
+    issued: int
+    distinct: int
+    modules: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Held:
+    """Live bytes of one category that one module made."""
+
+    category: str
     module: str
-    by_category: dict[str, int] = field(default_factory=dict)
+    bytes: int
+
+
+@dataclass
+class Point:
+    """What was alive when something was allocated. `layer` says where among the layers, in words that hold at every
+    number of layers: "first 0" and "last 0" are the same layer's place in the first and the last period."""
+
+    phase: str
+    layer: str
+    module: str
+    made: str
+    held: list[Held] = field(default_factory=list)
 
 
 @dataclass
 class Memory:
     """Live bytes of one rank over a step; allocations are rounded up as the CUDA allocator rounds them."""
 
-    peaks: list[Peak] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
     after: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
 class StepTrace:
-    """One step of one framework at one setting, traced at full size. `dispatches` counts operators on DTensor."""
+    """One step of one framework at one setting, traced at full width.
+
+    By phase: `dispatches` counts operators on DTensor, `views` operators that launch no kernel, `calls` modules that
+    were called. `asked` counts the values that the code asked of data.
+    """
 
     framework: str
     layers: int = 0
     model_class: str = ""
+    head: str = ""
     loss: str = ""
     optimizer: str = ""
     operations: list[Operation] = field(default_factory=list)
     collectives: list[Collective] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
     dispatches: dict[str, int] = field(default_factory=dict)
+    views: dict[str, int] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
     assumptions: list[str] = field(default_factory=list)
     stopped: Failure | None = None
+    seconds: float = 0.0

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,35 +20,57 @@ from tpscope.frameworks.inside.device import Elsewhere
 from tpscope.frameworks.inside.hf_engine import Asked
 from tpscope.frameworks.inside.loop_nemo import _LOSS as NEMO_LOSS
 from tpscope.frameworks.inside.price.fake import Fake, filled, local
+from tpscope.frameworks.inside.price.ledger import GRADIENTS, OPTIMIZER
 from tpscope.frameworks.inside.price.tracer import Tracer, axes_of
+from tpscope.frameworks.inside.price.where import OUTSIDE, Place, Span
 from tpscope.frameworks.inside.trace import failure
 from tpscope.language.measured.price import StepTrace
+from tpscope.language.plan import wildcard
 
 DTYPE = torch.bfloat16
 Loss = Callable[[nn.Module, torch.Tensor, Tracer], torch.Tensor]
 
 
-def answer(family: str, case: Case, options: dict[str, Any]) -> StepTrace:
-    """The trace of one step. `options`: `batch` and `sequence`, tokens of one micro-batch of a rank."""
-    trace = StepTrace(case.request.framework)
+def answer(family: str, case: Case, options: dict[str, Any]) -> list[StepTrace]:
+    """One trace a config. `options`: `batch` and `sequence`, tokens of one micro-batch of a rank; `configs`, each with
+    the part that its layers play: `start`, `period`, `end`."""
     world.start(case.request.layout.world)
+    found = []
+    for number, asked in enumerate(options["configs"]):
+        case.folder = _written(case, number, asked["config"])
+        found.append(_traced(family, case, options["batch"], options["sequence"], asked))
+    return found
+
+
+def _written(case: Case, number: int, config: dict[str, Any]) -> Path:
+    folder = case.folder.parent / f"layers-{number}"
+    shutil.copytree(case.folder, folder)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def _traced(family: str, case: Case, batch: int, sequence: int, asked: dict[str, Any]) -> StepTrace:
+    trace, started = StepTrace(case.request.framework), time.perf_counter()
     fake = Fake()
     with case.during("model"):
         model, mesh, loss = (_nemo if family == "nemo" else _hugging_face)(case, fake)
     trace.model_class = f"{type(model).__module__}.{type(model).__qualname__}"
     trace.layers = int(model.config.get_text_config().num_hidden_layers)
-    tracer = Tracer(model, case.roots, axes_of(mesh))
-    with fake:
+    span = Span(trace.layers, asked["start"], asked["period"], asked["end"])
+    tracer = Tracer(model, case.roots, axes_of(mesh), span, batch * sequence)
+    with fake, as_on_cuda():
         optimizer = _optimizer(family, model, trace)
-        tracer.ledger.holds(model)
+        tracer.ledger.holds(model, lambda name: wildcard(name.rpartition(".")[0]))
         if optimizer is not None:
             _remembers(optimizer, model, tracer)
-        ids = torch.randint(3, _vocabulary(model), (options["batch"], options["sequence"]))
+        ids = torch.randint(3, _vocabulary(model), (batch, sequence))
         with tracer.on(), Elsewhere("cpu"):
             _step(case, model, loss, optimizer, ids, tracer, trace)
-    trace.operations, trace.collectives = tracer.operations(), tracer.collectives()
-    trace.memory, trace.dispatches = tracer.ledger.memory(), dict(tracer.dispatches)
-    trace.assumptions += [f"a value is asked of data, {count} times a step, {what}" for what, count in tracer.asked.items()]
+    trace.head = tracer.head
+    trace.operations, trace.collectives, trace.moved = tracer.operations(), tracer.collectives(), tracer.sums.moved()
+    trace.memory, trace.asked = tracer.ledger.memory(), dict(tracer.routing.asked)
+    trace.dispatches, trace.views, trace.calls = dict(tracer.dispatches), dict(tracer.views), dict(tracer.calls)
+    trace.seconds = round(time.perf_counter() - started, 2)
     return trace
 
 
@@ -54,55 +81,73 @@ def _step(
     """Forward, loss, backward, optimizer step; what stops it is kept, with everything up to there."""
     try:
         value = loss(model, ids, tracer)
-        tracer.ledger.after["forward"] = tracer.ledger.now
-        tracer.phase = "backward"
+        tracer.enter("backward")
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(lambda it: _is_gradient(it, tracer))
         value.backward()
         del value
-        tracer.ledger.after["backward"] = tracer.ledger.now
+        tracer.enter("step")
         if optimizer is not None:
-            tracer.phase = "step"
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            tracer.ledger.after["step"] = tracer.ledger.now
+        tracer.enter("")
     except Exception as error:  # noqa: BLE001 - what stops a framework's step is part of the answer
         trace.stopped = failure(error, tracer.phase, case.roots)[0]
 
 
 def _is_gradient(parameter: torch.Tensor, tracer: Tracer) -> None:
     if parameter.grad is not None:
-        tracer.ledger.see(local(parameter.grad), "backward", "", "gradients")
+        tracer.ledger.see(local(parameter.grad), "backward", OUTSIDE, GRADIENTS)
 
 
 def _remembers(optimizer: torch.optim.Optimizer, model: nn.Module, tracer: Tracer) -> None:
     """Make the optimizer's state as a step before this one has left it, one parameter at a time: that cannot fail over
     which parameters stand together."""
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
             optimizer.step()
             parameter.grad = None
-    for state in optimizer.state.values():
-        for value in state.values():
-            if isinstance(value, torch.Tensor):
-                tracer.ledger.see(local(value), "before", "", "optimizer")
+            for value in optimizer.state[parameter].values():
+                if isinstance(value, torch.Tensor):
+                    place = Place(wildcard(name.rpartition(".")[0]))
+                    tracer.ledger.see(local(value), "before", place, OPTIMIZER)
+
+
+@contextmanager
+def as_on_cuda() -> Iterator[None]:
+    """An optimizer that takes a list of tensors at once on CUDA and not on the CPU takes it here too."""
+    from torch.optim import optimizer
+
+    devices = optimizer._get_foreach_kernels_supported_devices
+    optimizer._get_foreach_kernels_supported_devices = lambda: [*devices(), "cpu"]
+    try:
+        yield
+    finally:
+        optimizer._get_foreach_kernels_supported_devices = devices
 
 
 def _optimizer(family: str, model: nn.Module, trace: StepTrace) -> torch.optim.Optimizer | None:
-    """AdamW as the framework makes it by default."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """AdamW as the framework makes it by default, over the groups of parameters that it makes."""
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     options: dict[str, Any] = {}
+    groups = [{"params": [parameter for _, parameter in trainable]}]
     if family != "nemo":
         from transformers import Trainer, TrainingArguments
 
         arguments = TrainingArguments(output_dir="trainer", report_to=[], use_cpu=True)
         kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        decays = set(Trainer.get_decay_parameter_names(None, model))
+        groups = [
+            {"params": [parameter for name, parameter in trainable if (name in decays) is wanted]}
+            for wanted in (True, False)
+        ]
+        groups = [group for group in groups if group["params"]]
     else:
         kind = torch.optim.AdamW
     trace.optimizer = f"{kind.__name__}({', '.join(f'{name}={value}' for name, value in options.items())})"
-    return kind(trainable, **options)
+    return kind(groups, **options)
 
 
 def _vocabulary(model: nn.Module) -> int:
@@ -121,7 +166,7 @@ def _nemo(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss]:
     def loss(model: nn.Module, ids: torch.Tensor, tracer: Tracer) -> torch.Tensor:
         output = model(input_ids=ids)
         logits = getattr(output, "logits", output)
-        tracer.phase = "loss"
+        tracer.enter("loss")
         value = criterion(logits, ids)
         return value.full_tensor() if hasattr(value, "full_tensor") else value
 
@@ -138,7 +183,7 @@ def _hugging_face(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss]:
 
     def loss(model: nn.Module, ids: torch.Tensor, tracer: Tracer) -> torch.Tensor:
         def entered(*arguments: Any, **options: Any) -> torch.Tensor:
-            tracer.phase = "loss"
+            tracer.enter("loss")
             return own(*arguments, **options)
 
         model.loss_function = entered

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import linecache
 import sys
-import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,34 +12,41 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import _resolve_process_group
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from tpscope.frameworks.inside import params, wire
-from tpscope.frameworks.inside.price.fake import local
-from tpscope.frameworks.inside.price.where import Whereabouts
+from tpscope.frameworks.inside.price.kernels import kernels
+from tpscope.frameworks.inside.price.ledger import Ledger
+from tpscope.frameworks.inside.price.routing import Routing
+from tpscope.frameworks.inside.price.sums import Sums
+from tpscope.frameworks.inside.price.where import Span, Whereabouts
 from tpscope.frameworks.inside.trace import Trail
 from tpscope.language.answer import TrailLine
-from tpscope.language.measured.price import Collective, Memory, Operation, Peak
+from tpscope.language.measured.price import Collective, Operation
 
-# The CUDA allocator hands out multiples of this.
-BLOCK = 512
 _Key = tuple[Any, ...]
+_WAIT = torch.ops._c10d_functional.wait_tensor.default
 
 
 class Tracer(TorchDispatchMode):
     """Counts what one step does. It stands above fake tensors and below DTensor: it sees what a rank sees."""
 
-    def __init__(self, model: nn.Module, roots: list[str], axes: dict[int, str]):
+    def __init__(self, model: nn.Module, roots: list[str], axes: dict[str, str], span: Span, tokens: int):
         super().__init__()
         self.whereabouts = Whereabouts(model)
         self.phase = "forward"
-        self.ledger = Ledger()
+        self.head = head_of(model)
+        self.ledger = Ledger(span, self.head)
+        self.sums = Sums()
+        self.ledger.gone.append(self.sums.forget)
+        self.routing = Routing(model, tokens)
         self.dispatches: Counter[str] = Counter()
-        self.asked: Counter[str] = Counter()
+        self.views: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
         self._planning = False
         self._axes = axes
         self._trail = Trail(roots, ("",))
@@ -56,19 +62,23 @@ class Tracer(TorchDispatchMode):
             self.dispatches[self.phase] += 1
             return NotImplemented
         kwargs = kwargs or {}
-        if func is torch.ops.aten._local_scalar_dense.default:
-            return self._answered(args[0])
-        kind = wire.kind_of(func)
-        moves = kind is not None and wire.ranks_of(args) > 1
-        result = func(*args, **kwargs)
+        if func is _WAIT:
+            # The real one gives back what it was given; the fake one makes a tensor.
+            return args[0]
+        place = self.whereabouts.now()
+        result = self.routing.answered(func, args, place, self.phase)
+        if result is NotImplemented:
+            result = func(*args, **kwargs)
+        group = group_of(args) if wire.kind_of(func) else None
+        inputs = [item for item in tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
         outputs = [item for item in tree_leaves(result) if isinstance(item, torch.Tensor)]
-        if moves:
-            self._collective(str(kind), func, args, outputs)
-        elif kind is None:
-            self._operation(func, args, kwargs, outputs, result)
-        module = self.whereabouts.now()
+        if group is not None and group.size() > 1:
+            self._collective(str(wire.kind_of(func)), group, inputs, outputs)
+        elif group is None:
+            self._operation(func, args, kwargs, inputs, outputs)
+            self.sums.ran(func, inputs, outputs)
         for tensor in outputs:
-            self.ledger.see(tensor, self.phase, module)
+            self.ledger.see(tensor, self.phase, place, "", func.__name__)
         return result
 
     @contextmanager
@@ -85,38 +95,41 @@ class Tracer(TorchDispatchMode):
 
         ShardingPropagator._propagate_tensor_meta_non_cached = planned
         try:
-            with self, self.whereabouts.on():
+            with self, self.whereabouts.on(), self.ledger.resizing(lambda: self.phase, self.whereabouts.now):
                 yield
         finally:
             ShardingPropagator._propagate_tensor_meta_non_cached = plan
 
-    def _answered(self, tensor: torch.Tensor) -> Any:
-        """The code asks for a number that only real data has: the answer for one whole sequence without padding."""
-        self.asked[f"{self.phase}: {self.whereabouts.now() or 'outside the model'}"] += 1
-        return True if tensor.dtype == torch.bool else 1
+    def enter(self, phase: str) -> None:
+        """A phase begins; what is alive at the end of the one before is kept."""
+        self.ledger.after[self.phase] = self.ledger.now
+        self.calls[self.phase] = self.whereabouts.calls - sum(self.calls.values())
+        self.phase = phase
+        if phase == "loss":
+            self.whereabouts.loss()
+        else:
+            self.whereabouts.after()
 
-    def _operation(self, func: Any, args: Any, kwargs: Any, outputs: list[torch.Tensor], result: Any) -> None:
-        inputs = [item for item in tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
-        storages = {wire.storage_of(tensor) for tensor in inputs}
-        kernel = func._schema.is_mutable or any(wire.storage_of(tensor) not in storages for tensor in outputs)
-        if not kernel or not (inputs or outputs):
-            return
-        packet = func._overloadpacket
-        flops = int(flop_registry[packet](*args, **kwargs, out_val=result)) if packet in flop_registry else 0
-        key = (
-            self.phase, self.whereabouts.now(), func.__name__, tuple(tuple(item.shape) for item in inputs),
-            str((outputs or inputs)[0].dtype).removeprefix("torch."), flops,
-            sum(map(_bytes, inputs)), sum(map(_bytes, outputs)),
-        )  # fmt: skip
-        self._operations[key] += 1
+    def _operation(
+        self, func: Any, args: Any, kwargs: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]
+    ) -> None:
+        found = kernels(func, args, kwargs, inputs, outputs)
+        if not found:
+            self.views[self.phase] += 1
+        for kernel in found:
+            self._operations[self.phase, self.whereabouts.now().module, *kernel] += 1
 
-    def _collective(self, kind: str, func: Any, args: Any, outputs: list[torch.Tensor]) -> None:
-        inputs = [item for item in tree_leaves(args) if isinstance(item, torch.Tensor)]
-        payload = max([*inputs, *outputs], key=_bytes)
-        ranks = wire.ranks_of(args)
+    def _collective(self, kind: str, group: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
+        tensors = [*inputs, *outputs]
+        payload = max(tensors, key=lambda tensor: tensor.numel() * tensor.element_size())
+        place = self.whereabouts.now()
+        # Where the result is an argument, it comes first: all_gather_into_tensor(output, input).
+        new = {wire.storage_of(tensor) for tensor in outputs}
+        read = [tensor for tensor in inputs if wire.storage_of(tensor) not in new] or inputs
+        self.sums.issued(self.phase, kind, place, read, outputs)
         key = (
-            self.phase, kind, self._axes.get(ranks, ""), self.whereabouts.now(), tuple(payload.shape),
-            str(payload.dtype).removeprefix("torch."), _bytes(payload), ranks,
+            self.phase, kind, self._axes.get(group.group_name, ""), place.module, tuple(payload.shape),
+            str(payload.dtype).removeprefix("torch."), payload.numel() * payload.element_size(), group.size(),
         )  # fmt: skip
         self._collectives[key] += 1
         if key not in self._where:
@@ -136,8 +149,8 @@ class Tracer(TorchDispatchMode):
     def operations(self) -> list[Operation]:
         """Kernels by phase, module and shapes, in the order in which they first ran."""
         return [
-            Operation(phase, module, name, [list(shape) for shape in shapes], dtype, count, flops, read, written, True)
-            for (phase, module, name, shapes, dtype, flops, read, written), count in self._operations.items()
+            Operation(phase, module, name, [list(shape) for shape in shapes], dtype, count, flops, read, written, kernel)
+            for (phase, module, name, shapes, dtype, flops, read, written, kernel), count in self._operations.items()
         ]
 
     def collectives(self) -> list[Collective]:
@@ -149,69 +162,32 @@ class Tracer(TorchDispatchMode):
         ]
 
 
-class Ledger:
-    """Live bytes by category. A storage is counted once, from the operator that made it until nothing holds it."""
-
-    def __init__(self) -> None:
-        self._live: dict[int, tuple[Any, int, str]] = {}
-        self.by_category: Counter[str] = Counter()
-        self.now = 0
-        self._peaks: dict[str, Peak] = {}
-        self.after: dict[str, int] = {}
-
-    def see(self, tensor: torch.Tensor, phase: str, module: str, category: str = "") -> None:
-        """A tensor that an operator gave back; `category` names it for good."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        size = -(-storage.nbytes() // BLOCK) * BLOCK
-        if key in self._live:
-            if category:
-                self._rename(key, category)
-            return
-        if not size:
-            return
-        name = category or {"forward": "activations", "loss": "loss", "step": "step"}.get(phase, "temporary")
-
-        def gone(_: Any) -> None:
-            _, freed, last = self._live.pop(key)
-            self.by_category[last] -= freed
-            self.now -= freed
-
-        self._live[key] = (weakref.ref(storage, gone), size, name)
-        self.by_category[name] += size
-        self.now += size
-        peak = self._peaks.get(phase)
-        if peak is None or self.now > peak.bytes:
-            self._peaks[phase] = Peak(phase, self.now, module, {k: v for k, v in self.by_category.items() if v})
-
-    def _rename(self, key: int, category: str) -> None:
-        reference, size, before = self._live[key]
-        if before != category:
-            self._live[key] = (reference, size, category)
-            self.by_category[before] -= size
-            self.by_category[category] += size
-
-    def holds(self, model: nn.Module) -> None:
-        """Weights and buffers are there before the step."""
-        for parameter in model.parameters():
-            self.see(local(parameter), "before", "", "parameters")
-        for buffer in model.buffers():
-            self.see(local(buffer), "before", "", "buffers")
-
-    def memory(self) -> Memory:
-        """The peaks of all phases."""
-        return Memory([peak for name, peak in self._peaks.items() if name != "before"], self.after)
+def group_of(args: tuple[Any, ...]) -> Any:
+    """The process group that a collective runs on."""
+    for argument in args:
+        if isinstance(argument, torch.ScriptObject) and "ProcessGroup" in str(argument._type()):
+            return dist.ProcessGroup.unbox(argument)
+        if isinstance(argument, dist.ProcessGroup):
+            return argument
+    names = [argument for argument in args if isinstance(argument, str)]
+    # Functional collectives name their group last; what stands before it may be the reduction.
+    return _resolve_process_group(names[-1]) if names else None
 
 
-def axes_of(mesh: Any) -> dict[int, str]:
-    """Axis names by group size, where that tells them apart: sizes that two axes share name both."""
+def axes_of(mesh: Any) -> dict[str, str]:
+    """Axis names by the name of the group; a flattened axis has a group of its own."""
+    named = {dist.group.WORLD.group_name: "tp" if mesh is None else "world"}
     if mesh is None or mesh.mesh_dim_names is None:
-        return {dist.get_world_size(): "tp"}
-    found: dict[int, list[str]] = {}
-    for name, size in zip(mesh.mesh_dim_names, mesh.mesh.shape, strict=True):
-        found.setdefault(int(size), []).append(params.axis(name))
-    return {size: "/".join(names) for size, names in found.items()}
+        return named
+    for name in mesh.mesh_dim_names:
+        named[mesh.get_group(name).group_name] = params.axis(name)
+    root = getattr(mesh, "_get_root_mesh", lambda: mesh)()
+    for name, flat in (getattr(root, "_flatten_mapping", None) or {}).items():
+        named.setdefault(flat.get_group().group_name, params.axis(name))
+    return named
 
 
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def head_of(model: nn.Module) -> str:
+    """The name of the module that gives the logits."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return next((name for name, module in model.named_modules() if module is head), "lm_head")

@@ -95,16 +95,16 @@ def _head(column: Priced) -> str:
 
 def _traffic(column: Priced) -> Table:
     """One row a kind of collective; those of one module and phase that differ in nothing else are one row."""
-    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), width=100)
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     for head, right in (
         ("phase", False), ("collective", False), ("module", False), ("layer", True), ("step", True), ("MB", True),
-        ("wire MB", True), ("ms", True), ("issued by", False),
+        ("ms", True), ("issued by", False),
     ):  # fmt: skip
         table.add_column(head, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
     for item in column.collectives:
         table.add_row(
             item.phase, f"{item.kind} {item.axis}", _short(item.module), f"{item.per_layer:g}" if item.per_layer else "",
-            str(item.per_step), f"{item.bytes / 1e6:.1f}", f"{item.wire_bytes / 1e6:.1f}", f"{item.milliseconds:.1f}",
+            str(item.per_step), f"{item.bytes / 1e6:.1f}", f"{item.milliseconds:.1f}",
             _by(item),
         )  # fmt: skip
     return table

@@ -89,11 +89,25 @@ def _step(
         del value
         tracer.enter("step")
         if optimizer is not None:
-            optimizer.step()
+            _update(case, optimizer, trace)
             optimizer.zero_grad(set_to_none=True)
         tracer.enter("")
     except Exception as error:  # noqa: BLE001 - what stops a framework's step is part of the answer
         trace.stopped = failure(error, tracer.phase, case.roots)[0]
+
+
+def _update(case: Case, optimizer: torch.optim.Optimizer, trace: StepTrace) -> None:
+    """The optimizer's step; where its fused kernel refuses these parameters, the same optimizer without it."""
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        if not any(group.get("fused") for group in optimizer.param_groups):
+            raise
+        for group in optimizer.param_groups:
+            group["fused"] = False
+        said = failure(error, "step", case.roots)[0].message
+        trace.assumptions.append(f"the framework's default optimizer raises here ({said[:120]}): priced with fused=False")
+        optimizer.step()
 
 
 def _is_gradient(parameter: torch.Tensor, tracer: Tracer) -> None:

@@ -176,9 +176,11 @@ def group_of(args: tuple[Any, ...]) -> Any:
 
 def axes_of(mesh: Any) -> dict[str, str]:
     """Axis names by the name of the group; a flattened axis has a group of its own."""
-    named = {dist.group.WORLD.group_name: "tp" if mesh is None else "world"}
     if mesh is None or mesh.mesh_dim_names is None:
-        return named
+        return {dist.group.WORLD.group_name: "tp"}
+    size = dist.get_world_size()
+    spanning = [params.axis(name) for name in mesh.mesh_dim_names if mesh.size(mesh.mesh_dim_names.index(name)) == size]
+    named = {dist.group.WORLD.group_name: spanning[0] if spanning else "world"}
     for name in mesh.mesh_dim_names:
         named[mesh.get_group(name).group_name] = params.axis(name)
     root = getattr(mesh, "_get_root_mesh", lambda: mesh)()

@@ -114,6 +114,15 @@ class Waste:
 
 
 @dataclass
+class Saved:
+    """Activations at the peak with and without a setting."""
+
+    bytes: int
+    without_bytes: int
+    sentence: str
+
+
+@dataclass
 class Priced:
     """One framework's column. `fits` is None where memory could not be told."""
 
@@ -133,6 +142,7 @@ class Priced:
     time: TimeCost = field(default_factory=TimeCost)
     fits: bool | None = None
     smallest_tp: int | None = None
+    sequence_parallel: Saved | None = None
     asked_of_data: dict[str, int] = field(default_factory=dict)
     shims: list[str] = field(default_factory=list)
     seconds: float = 0.0

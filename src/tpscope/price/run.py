@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from tpscope.compare.result import Model
@@ -14,7 +15,7 @@ from tpscope.language.verdict import Status
 from tpscope.price import cost
 from tpscope.price.hardware import Machine
 from tpscope.price.memory import memory_cost
-from tpscope.price.result import HeadCost, Priced, Prices, Traffic, Waste
+from tpscope.price.result import HeadCost, Priced, Prices, Saved, Traffic, Waste
 from tpscope.price.trace import Traced, traced
 
 _DEFAULTS = ("bf16 weights, gradients and optimizer states", "no activation checkpointing", "eager: nothing is compiled")
@@ -50,9 +51,26 @@ def price(question: Question, targets: list[Target], pool: Pool, setting: Settin
 
 def _column(question: Question, target: Target, pool: Pool, setting: Setting) -> Priced:
     column = priced(target.id, traced(question, target, pool, setting.batch, setting.sequence), question, setting)
+    if question.layout.sequence_parallel and column.error is None:
+        column.sequence_parallel = _saved(column, question, target, pool, setting)
     if setting.smallest_tp and column.error is None:
         column.smallest_tp = _smallest(question, target, pool, setting)
     return column
+
+
+def _saved(column: Priced, question: Question, target: Target, pool: Pool, setting: Setting) -> Saved:
+    """What sequence parallelism changes: the same step traced without it."""
+    other = replace(question, layout=replace(question.layout, sequence_parallel=False))
+    without = priced(target.id, traced(other, target, pool, setting.batch, setting.sequence), other, setting)
+    now, before = (it.memory.by_category.get("activations", 0) for it in (column, without))
+    same = [(item.kind, item.bytes, item.per_step) for item in column.collectives] == [
+        (item.kind, item.bytes, item.per_step) for item in without.collectives
+    ]
+    if same and now == before:
+        return Saved(now, before, "sequence parallelism was asked for and changes nothing")
+    share = (before - now) / before if before else 0.0
+    words = f"activations at the peak {now / 2**30:.1f} GiB, {before / 2**30:.1f} without sequence parallelism ({share:.0%} less)"
+    return Saved(now, before, words)
 
 
 def _smallest(question: Question, target: Target, pool: Pool, setting: Setting) -> int | None:
@@ -91,7 +109,7 @@ def priced(name: str, found: Traced, question: Question, setting: Setting) -> Pr
     column.collectives = [_traffic(item, trace, question, setting.machine) for item in trace.collectives]
     column.waste = [_waste(item, trace) for item in trace.moved]
     column.memory = memory_cost(trace.memory)
-    column.head = _head(trace)
+    column.head = _head(trace, setting.batch * setting.sequence)
     column.flops = sum(item.flops * item.count for item in trace.operations)
     column.time = cost.step_time(trace, setting.machine, question.layout, setting.batch * setting.sequence)
     column.fits = fits(column.memory.peak_bytes, setting.machine) if column.memory.peak_bytes else None
@@ -113,10 +131,13 @@ def _waste(item: Moved, trace: StepTrace) -> Waste:
     return Waste(item.phase, item.kind, issued, needed, item.modules, words)
 
 
-def _head(trace: StepTrace) -> HeadCost:
-    """Who gathers the logits: an all_gather in the head's own module is the plan's, one in the loss is the loss's."""
+def _head(trace: StepTrace, tokens: int) -> HeadCost:
+    """Who gathers the logits: an all_gather in the head's own module is the plan's, one in the loss is the loss's. What
+    the head gathers of its input is smaller than logits are."""
     for item in trace.collectives:
-        if item.kind == "all_gather" and (item.phase == "loss" or (item.phase == "forward" and item.module == trace.head)):
+        if item.kind != "all_gather" or prod(item.shape) < tokens * trace.vocabulary:
+            continue
+        if item.phase == "loss" or (item.phase == "forward" and item.module == trace.head):
             by = "loss" if item.phase == "loss" else "plan"
             return HeadCost("gathered", by, item.dtype, item.bytes, item.where)
     return HeadCost("sharded or whole, never gathered")

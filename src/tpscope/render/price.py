@@ -35,6 +35,8 @@ def _words(column: Priced, console: Console) -> None:
         if waste.sentence:
             modules = ", ".join(name.rpartition(".")[2] for name in waste.modules)
             console.print(f"  [yellow]{waste.sentence}[/] ({modules})", highlight=False, soft_wrap=True)
+    if column.sequence_parallel is not None:
+        console.print(f"  {column.sequence_parallel.sentence}", highlight=False, soft_wrap=True)
     for item in column.memory.phases:
         if item.phase == column.memory.phase:
             largest = ", ".join(f"{share.module or 'other'} {share.bytes / _GIB:.2f}" for share in item.largest[:5])

@@ -104,6 +104,7 @@ class StepTrace:
     layers: int = 0
     model_class: str = ""
     head: str = ""
+    vocabulary: int = 0
     loss: str = ""
     optimizer: str = ""
     operations: list[Operation] = field(default_factory=list)

@@ -66,7 +66,7 @@ def _traced(family: str, case: Case, batch: int, sequence: int, asked: dict[str,
         ids = torch.randint(3, _vocabulary(model), (batch, sequence))
         with tracer.on(), Elsewhere("cpu"):
             _step(case, model, loss, optimizer, ids, tracer, trace)
-    trace.head = tracer.head
+    trace.head, trace.vocabulary = tracer.head, _vocabulary(model)
     trace.operations, trace.collectives, trace.moved = tracer.operations(), tracer.collectives(), tracer.sums.moved()
     trace.memory, trace.asked = tracer.ledger.memory(), dict(tracer.routing.asked)
     trace.dispatches, trace.views, trace.calls = dict(tracer.dispatches), dict(tracer.views), dict(tracer.calls)

@@ -75,11 +75,12 @@ def _representatives(config: dict[str, Any], total: int) -> list[int]:
 def kinds(config: dict[str, Any], total: int) -> list[tuple[Any, ...]]:
     """What a config says of each layer: layers that it says the same of are alike."""
     periods = [config[key] for key in _PERIODS if _count(config.get(key))]
-    window, shared = config.get("max_window_layers"), config.get("num_kv_shared_layers")
+    window = config.get("max_window_layers") or total
+    shared = config.get("num_kv_shared_layers") or 0
     return [
         (
             *_kind(config, index, total), *(index % period for period in periods),
-            _count(window) and index >= window, _count(shared) and index >= total - shared,
+            index >= window, index >= total - shared,
         )
         for index in range(total)
     ]  # fmt: skip

@@ -17,7 +17,7 @@ def memory_cost(memory: Memory) -> MemoryCost:
     for point in memory.points:
         if point.phase not in highest or _size(point) > _size(highest[point.phase]):
             highest[point.phase] = point
-    peaks = [_peak(point) for point in highest.values()]
+    peaks = [_peak(point, memory.names) for point in highest.values()]
     if not peaks:
         return MemoryCost()
     top = max(peaks, key=lambda peak: peak.bytes)
@@ -25,14 +25,15 @@ def memory_cost(memory: Memory) -> MemoryCost:
 
 
 def _size(point: Point) -> int:
-    return sum(item.bytes for item in point.held)
+    return sum(size for _, size in point.held)
 
 
-def _peak(point: Point) -> Peak:
+def _peak(point: Point, names: list[tuple[str, str]]) -> Peak:
     by: Counter[str] = Counter()
-    for item in point.held:
-        by[item.category] += item.bytes
+    shares = [Share(*names[what], size) for what, size in point.held]
+    for share in shares:
+        by[share.category] += share.bytes
     # What the step itself makes is told by module; weights and what goes with them are told by their sum.
-    made = sorted((item for item in point.held if item.category not in _BEFORE), key=lambda item: -item.bytes)
-    largest = [Share(item.category, item.module, item.bytes) for item in made[:_LARGEST]]
-    return Peak(point.phase, _size(point), point.module, point.layer, point.made, dict(by.most_common()), largest)
+    made = sorted((share for share in shares if share.category not in _BEFORE), key=lambda share: -share.bytes)
+    by_category = dict(by.most_common())
+    return Peak(point.phase, _size(point), point.module, point.layer, point.made, by_category, made[:_LARGEST])

@@ -18,7 +18,11 @@ from tpscope.price.memory import memory_cost
 from tpscope.price.result import HeadCost, Priced, Prices, Saved, Traffic, Waste
 from tpscope.price.trace import Traced, traced
 
-_DEFAULTS = ("bf16 weights, gradients and optimizer states", "no activation checkpointing", "eager: nothing is compiled")
+_DEFAULTS = (
+    "bf16 weights, gradients and optimizer states",
+    "no activation checkpointing",
+    "eager: nothing is compiled",
+)
 _TP_SIZES = (1, 2, 4, 8, 16)
 
 
@@ -43,7 +47,9 @@ def price(question: Question, targets: list[Target], pool: Pool, setting: Settin
     result = Prices(model, layout, setting.batch, setting.sequence, setting.hardware)
     pool.prepare(targets)
     result.frameworks = pool.each(lambda target: _column(question, target, pool, setting), targets)
-    if all(column.error is not None and column.error.kind in ("ImportError", "ProcessDied") for column in result.frameworks):
+    if all(
+        column.error is not None and column.error.kind in ("ImportError", "ProcessDied") for column in result.frameworks
+    ):
         words = "; ".join(f"{column.id}: {column.error.message}" for column in result.frameworks if column.error)
         raise NoFramework(f"no framework could be run: {words}")
     return result
@@ -69,7 +75,8 @@ def _saved(column: Priced, question: Question, target: Target, pool: Pool, setti
     if same and now == before:
         return Saved(now, before, "sequence parallelism was asked for and changes nothing")
     share = (before - now) / before if before else 0.0
-    words = f"activations at the peak {now / 2**30:.1f} GiB, {before / 2**30:.1f} without sequence parallelism ({share:.0%} less)"
+    sizes = f"{now / 2**30:.1f} GiB, {before / 2**30:.1f} without sequence parallelism"
+    words = f"activations at the peak {sizes} ({share:.0%} less)"
     return Saved(now, before, words)
 
 
@@ -93,7 +100,7 @@ def priced(name: str, found: Traced, question: Question, setting: Setting) -> Pr
     column = Priced(name, shims=found.shims, seconds=found.seconds)
     trace = found.trace
     if trace is None:
-        column.status, column.error = Status.CRASHED, found.error
+        column.status, column.error = _standing(found), found.error
         return column
     column.model_class, column.loss, column.optimizer, column.layers = (
         trace.model_class, trace.loss, trace.optimizer, trace.layers,
@@ -105,7 +112,9 @@ def priced(name: str, found: Traced, question: Question, setting: Setting) -> Pr
             "what comes after it is not priced"
         )
     column.asked_of_data = trace.asked
-    column.assumptions += [f"answered without data, {count} times a step: {what}" for what, count in trace.asked.items()]
+    column.assumptions += [
+        f"answered without data, {count} times a step: {what}" for what, count in trace.asked.items()
+    ]
     column.collectives = [_traffic(item, trace, question, setting.machine) for item in trace.collectives]
     column.waste = [_waste(item, trace) for item in trace.moved]
     column.memory = memory_cost(trace.memory)
@@ -114,6 +123,15 @@ def priced(name: str, found: Traced, question: Question, setting: Setting) -> Pr
     column.time = cost.step_time(trace, setting.machine, question.layout, setting.batch * setting.sequence)
     column.fits = fits(column.memory.peak_bytes, setting.machine) if column.memory.peak_bytes else None
     return column
+
+
+def _standing(found: Traced) -> Status:
+    """A framework that raises in a statement of its own refuses; anything else is a crash."""
+    error = found.error
+    if error is not None and error.kind in ("ImportError", "ModuleNotFoundError"):
+        return Status.UNSUPPORTED
+    said = error is not None and error.where is not None and error.where.text.startswith(("raise", "assert"))
+    return Status.REFUSED if said else Status.CRASHED
 
 
 def _traffic(item: Collective, trace: StepTrace, question: Question, machine: Machine) -> Traffic:
@@ -127,7 +145,9 @@ def _traffic(item: Collective, trace: StepTrace, question: Question, machine: Ma
 
 def _waste(item: Moved, trace: StepTrace) -> Waste:
     issued, needed = item.issued / trace.layers, item.distinct / trace.layers
-    words = f"{issued:g} {item.phase} {item.kind.replace('_', '-')}s a layer, {needed:g} needed" if issued > needed else ""
+    words = (
+        f"{issued:g} {item.phase} {item.kind.replace('_', '-')}s a layer, {needed:g} needed" if issued > needed else ""
+    )
     return Waste(item.phase, item.kind, issued, needed, item.modules, words)
 
 

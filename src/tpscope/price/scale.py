@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from tpscope.language.measured.price import Collective, Held, Memory, Moved, Operation, Point, StepTrace
+from tpscope.language.measured.price import Collective, Memory, Moved, Operation, Point, StepTrace
 
 COUNTS = (2, 3, 4)
 _Item = TypeVar("_Item", Operation, Collective)
@@ -85,24 +85,23 @@ def _moved(few: list[Moved], more: list[Moved], at: Callable[[float, float], int
 
 def _memory(few: Memory, more: Memory, at: Callable[[float, float], int]) -> Memory:
     before = {(point.phase, point.layer, point.module, point.made): point for point in few.points}
+    names = list(dict.fromkeys([*more.names, *few.names]))
+    number = {name: index for index, name in enumerate(names)}
     points = []
     for point in more.points:
         old = before.get((point.phase, point.layer, point.module, point.made))
         if old is None:
             continue
-        sizes = {(item.category, item.module): item.bytes for item in old.held}
-        held = [
-            Held(item.category, item.module, at(sizes.pop((item.category, item.module), 0), item.bytes))
-            for item in point.held
-        ]
-        held += [Held(*what, at(size, 0)) for what, size in sizes.items()]
-        points.append(Point(point.phase, point.layer, point.module, point.made, [item for item in held if item.bytes > 0]))
-    return Memory(points, {name: at(few.after.get(name, 0), size) for name, size in more.after.items()})
+        sizes = {number[few.names[what]]: size for what, size in old.held}
+        held = [(what, at(sizes.pop(what, 0), size)) for what, size in point.held]
+        held += [(what, at(size, 0)) for what, size in sizes.items()]
+        points.append(Point(point.phase, point.layer, point.module, point.made, [item for item in held if item[1] > 0]))
+    return Memory(names, points, {name: at(few.after.get(name, 0), size) for name, size in more.after.items()})
 
 
 def _heights(memory: Memory) -> dict[str, int]:
     """The highest of each phase: what the answer is made of."""
     found: dict[str, int] = {}
     for point in memory.points:
-        found[point.phase] = max(found.get(point.phase, 0), sum(item.bytes for item in point.held))
+        found[point.phase] = max(found.get(point.phase, 0), sum(size for _, size in point.held))
     return {**found, **{f"after {name}": size for name, size in memory.after.items() if name}}

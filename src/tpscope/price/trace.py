@@ -63,7 +63,9 @@ def traced(question: Question, target: Target, pool: Pool, batch: int, sequence:
 
 def _said(repeat: Repeat, traces: list[StepTrace]) -> str:
     few, more, third = (trace.layers for trace in traces)
-    words = f"traced with {few} and {more} layers and scaled to {repeat.total}; a third trace with {third} lies on the line exactly"
+    words = (
+        f"traced with {few} and {more} layers and scaled to {repeat.total}; a trace with {third} is on the line exactly"
+    )
     return words if repeat.period == 1 else f"{words} (layers repeat every {repeat.period})"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from tpscope.price.check import Accuracies, Accuracy
 from tpscope.price.cost import PHASES
 from tpscope.price.result import Priced, Prices, Traffic
 from tpscope.price.run import sizes
@@ -25,7 +26,9 @@ def show(prices: Prices, console: Console) -> None:
             console.print(f"{column.id}: {column.status.value}: {column.error.message}", style="red", highlight=False)
             continue
         console.print()
-        console.print(f"[bold]{column.id}[/]  {column.model_class.rpartition('.')[2]}, {column.optimizer}", highlight=False)
+        console.print(
+            f"[bold]{column.id}[/]  {column.model_class.rpartition('.')[2]}, {column.optimizer}", highlight=False
+        )
         console.print(_traffic(column))
         _words(column, console)
 
@@ -104,10 +107,10 @@ def _traffic(column: Priced) -> Table:
     ):  # fmt: skip
         table.add_column(head, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
     for item in column.collectives:
+        layer = f"{item.per_layer:g}" if item.per_layer else ""
         table.add_row(
-            item.phase, f"{item.kind} {item.axis}", _short(item.module), f"{item.per_layer:g}" if item.per_layer else "",
-            str(item.per_step), f"{item.bytes / 1e6:.1f}", f"{item.milliseconds:.1f}",
-            _by(item),
+            item.phase, f"{item.kind} {item.axis}", _short(item.module), layer, str(item.per_step),
+            f"{item.bytes / 1e6:.1f}", f"{item.milliseconds:.1f}", _by(item),
         )  # fmt: skip
     return table
 
@@ -121,3 +124,36 @@ def _by(item: Traffic) -> str:
         return "autograd"
     file = item.evidence.path.rpartition("/")[2]
     return f"{file[:-3] if file.endswith('.py') else file}:{item.evidence.line}"
+
+
+def show_check(held: Accuracies, console: Console) -> None:
+    """Predicted against measured: a row a case, then what it comes to."""
+    console.print(f"[bold]{held.hardware}[/], {held.status}", highlight=False)
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for head in ("case", "measured ms", "predicted", "error", "measured GiB", "predicted", "error", ""):
+        table.add_column(head, justify="left" if head in ("case", "") else "right")
+    for item in held.held:
+        memory = (
+            (f"{item.measured_bytes / _GIB:.1f}", f"{item.predicted_bytes / _GIB:.1f}", f"{item.memory_error:+.1%}")
+            if item.memory_error is not None
+            else ("", f"{item.predicted_bytes / _GIB:.1f}", "")
+        )
+        table.add_row(
+            item.case, f"{item.measured_ms:.0f}", f"{item.predicted_ms:.0f}", f"{item.time_error:+.1%}", *memory,
+            "calibrated on" if item.used else "",
+        )  # fmt: skip
+    console.print(table)
+    for name, found in (("not calibrated on", held.accuracy), ("calibrated on", held.calibrated_on)):
+        if found.cases:
+            console.print(f"{name}: {_accuracy(found)}", highlight=False, soft_wrap=True)
+    for name, why in held.left_out.items():
+        console.print(f"  left out: {name}: {why}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _accuracy(found: Accuracy) -> str:
+    words = (
+        f"{found.cases} cases, time error {found.median_time_error:.1%} median and {found.worst_time_error:.1%} worst"
+    )
+    if found.median_memory_error is not None:
+        words += f", peak memory {found.median_memory_error:.1%} median and {found.worst_memory_error:.1%} worst"
+    return f"{words}; order kept in {found.ordered} of {found.pairs} pairs that differ by more than 5 %"

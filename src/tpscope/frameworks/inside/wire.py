@@ -95,6 +95,7 @@ class Recorder(TorchDispatchMode):
 
 
 def kind_of(func: Any) -> str | None:
+    """The kind of collective that an operator is, None for any other operator."""
     namespace = getattr(func, "namespace", "")
     if "c10d" not in namespace:
         return None
@@ -136,6 +137,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 
 def storage_of(tensor: torch.Tensor) -> int:
+    """What names the storage of a tensor as long as it lives; 0 where it has none."""
     try:
         return tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):

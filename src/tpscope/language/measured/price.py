@@ -64,30 +64,24 @@ class Moved:
 
 
 @dataclass
-class Held:
-    """Live bytes of one category that one module made."""
-
-    category: str
-    module: str
-    bytes: int
-
-
-@dataclass
 class Point:
     """What was alive when something was allocated. `layer` says where among the layers, in words that hold at every
-    number of layers: "first 0" and "last 0" are the same layer's place in the first and the last period."""
+    number of layers: "first 0" and "last 0" are the same layer's place in the first and the last period. `held` pairs a
+    number in `Memory.names` with bytes."""
 
     phase: str
     layer: str
     module: str
     made: str
-    held: list[Held] = field(default_factory=list)
+    held: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
 class Memory:
-    """Live bytes of one rank over a step; allocations are rounded up as the CUDA allocator rounds them."""
+    """Live bytes of one rank over a step; allocations are rounded up as the CUDA allocator rounds them. `names` are
+    pairs of a category and the module that made it."""
 
+    names: list[tuple[str, str]] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     after: dict[str, int] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from tpscope.frameworks.inside.price.fake import local
 from tpscope.frameworks.inside.price.where import LOSS, Place, Span
-from tpscope.language.measured.price import Held, Memory, Point
+from tpscope.language.measured.price import Memory, Point
 
 # The CUDA allocator hands out multiples of this.
 BLOCK = 512
@@ -123,8 +123,15 @@ class Ledger:
 
     def memory(self) -> Memory:
         """Every point at which something was allocated, with what was alive."""
+        numbers: dict[_What, int] = {}
         points = [
-            Point(phase, label, module, made, [Held(*what, size) for what, size in held.items()])
+            Point(
+                phase,
+                label,
+                module,
+                made,
+                [(numbers.setdefault(what, len(numbers)), size) for what, size in held.items()],
+            )
             for (phase, label, module, made), (_, held) in self._points.items()
         ]
-        return Memory(points, self.after)
+        return Memory(list(numbers), points, self.after)

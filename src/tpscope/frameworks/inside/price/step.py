@@ -53,7 +53,7 @@ def _traced(family: str, case: Case, batch: int, sequence: int, asked: dict[str,
     trace, started = StepTrace(case.request.framework), time.perf_counter()
     fake = Fake()
     with case.during("model"):
-        model, mesh, loss = (_nemo if family == "nemo" else _hugging_face)(case, fake)
+        model, mesh, loss, trace.loss = (_nemo if family == "nemo" else _hugging_face)(case, fake)
     trace.model_class = f"{type(model).__module__}.{type(model).__qualname__}"
     trace.layers = int(model.config.get_text_config().num_hidden_layers)
     span = Span(trace.layers, asked["start"], asked["period"], asked["end"])
@@ -70,6 +70,8 @@ def _traced(family: str, case: Case, batch: int, sequence: int, asked: dict[str,
     trace.operations, trace.collectives, trace.moved = tracer.operations(), tracer.collectives(), tracer.sums.moved()
     trace.memory, trace.asked = tracer.ledger.memory(), dict(tracer.routing.asked)
     trace.dispatches, trace.views, trace.calls = dict(tracer.dispatches), dict(tracer.views), dict(tracer.calls)
+    if any(item.name == "_grouped_mm" for item in trace.operations):
+        trace.assumptions.append(f"every one of {tracer.routing.experts} experts gets as many tokens as the next")
     trace.seconds = round(time.perf_counter() - started, 2)
     return trace
 
@@ -106,7 +108,9 @@ def _update(case: Case, optimizer: torch.optim.Optimizer, trace: StepTrace) -> N
         for group in optimizer.param_groups:
             group["fused"] = False
         said = failure(error, "step", case.roots)[0].message
-        trace.assumptions.append(f"the framework's default optimizer raises here ({said[:120]}): priced with fused=False")
+        trace.assumptions.append(
+            f"the framework's default optimizer raises here ({said[:120]}): priced with fused=False"
+        )
         optimizer.step()
 
 
@@ -168,7 +172,7 @@ def _vocabulary(model: nn.Module) -> int:
     return int(model.config.get_text_config().vocab_size)
 
 
-def _nemo(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss]:
+def _nemo(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss, str]:
     from tpscope.frameworks.inside.nemo import Meshes, build
 
     meshes = Meshes(case, case.request.layout)
@@ -184,10 +188,10 @@ def _nemo(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss]:
         value = criterion(logits, ids)
         return value.full_tensor() if hasattr(value, "full_tensor") else value
 
-    return model, meshes.mesh, loss
+    return model, meshes.mesh, loss, type(criterion).__name__
 
 
-def _hugging_face(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss]:
+def _hugging_face(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss, str]:
     asked = Asked(case.request.layout.tp)
     model = hf_engine.build(str(case.folder), "meta", case.request.remote_code is not None, DTYPE)
     config, mesh = hf_engine.prepare(case, type(model), asked)
@@ -203,4 +207,4 @@ def _hugging_face(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss]:
         model.loss_function = entered
         return model(input_ids=ids, labels=ids).loss
 
-    return model, mesh if hasattr(mesh, "mesh_dim_names") else None, loss
+    return model, mesh if hasattr(mesh, "mesh_dim_names") else None, loss, getattr(own, "__name__", "")

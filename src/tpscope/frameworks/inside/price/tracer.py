@@ -113,7 +113,7 @@ class Tracer(TorchDispatchMode):
     def _operation(
         self, func: Any, args: Any, kwargs: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]
     ) -> None:
-        found = kernels(func, args, kwargs, inputs, outputs)
+        found = kernels(func, args, kwargs, inputs, outputs, self.routing.experts)
         if not found:
             self.views[self.phase] += 1
         for kernel in found:
@@ -149,7 +149,9 @@ class Tracer(TorchDispatchMode):
     def operations(self) -> list[Operation]:
         """Kernels by phase, module and shapes, in the order in which they first ran."""
         return [
-            Operation(phase, module, name, [list(shape) for shape in shapes], dtype, count, flops, read, written, kernel)
+            Operation(
+                phase, module, name, [list(shape) for shape in shapes], dtype, count, flops, read, written, kernel
+            )
             for (phase, module, name, shapes, dtype, flops, read, written, kernel), count in self._operations.items()
         ]
 

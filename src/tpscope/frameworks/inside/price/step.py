@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,13 @@ def answer(family: str, case: Case, options: dict[str, Any]) -> list[StepTrace]:
     world.start(case.request.layout.world)
     found = []
     for number, asked in enumerate(options["configs"]):
-        case.folder = _written(case, number, asked["config"])
+        case.folder = written(case, number, asked["config"])
         found.append(_traced(family, case, options["batch"], options["sequence"], asked))
     return found
 
 
-def _written(case: Case, number: int, config: dict[str, Any]) -> Path:
+def written(case: Case, number: int | str, config: dict[str, Any]) -> Path:
+    """A folder like the case's with another config."""
     folder = case.folder.parent / f"layers-{number}"
     shutil.copytree(case.folder, folder)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -52,8 +53,7 @@ def _written(case: Case, number: int, config: dict[str, Any]) -> Path:
 def _traced(family: str, case: Case, batch: int, sequence: int, asked: dict[str, Any]) -> StepTrace:
     trace, started = StepTrace(case.request.framework), time.perf_counter()
     fake = Fake()
-    with case.during("model"):
-        model, mesh, loss, trace.loss = (_nemo if family == "nemo" else _hugging_face)(case, fake)
+    model, mesh, loss, trace.loss = built(family, case, fake)
     trace.model_class = f"{type(model).__module__}.{type(model).__qualname__}"
     trace.layers = int(model.config.get_text_config().num_hidden_layers)
     span = Span(trace.layers, asked["start"], asked["period"], asked["end"])
@@ -63,10 +63,10 @@ def _traced(family: str, case: Case, batch: int, sequence: int, asked: dict[str,
         tracer.ledger.holds(model, lambda name: wildcard(name.rpartition(".")[0]))
         if optimizer is not None:
             _remembers(optimizer, model, tracer)
-        ids = torch.randint(3, _vocabulary(model), (batch, sequence))
+        ids = torch.randint(3, vocabulary(model), (batch, sequence))
         with tracer.on(), Elsewhere("cpu"):
-            _step(case, model, loss, optimizer, ids, tracer, trace)
-    trace.head, trace.vocabulary = tracer.head, _vocabulary(model)
+            run(case, model, loss, optimizer, ids, tracer, trace)
+    trace.head, trace.vocabulary = tracer.head, vocabulary(model)
     trace.operations, trace.collectives, trace.moved = tracer.operations(), tracer.collectives(), tracer.sums.moved()
     trace.memory, trace.asked = tracer.ledger.memory(), dict(tracer.routing.asked)
     trace.dispatches, trace.views, trace.calls = dict(tracer.dispatches), dict(tracer.views), dict(tracer.calls)
@@ -76,7 +76,13 @@ def _traced(family: str, case: Case, batch: int, sequence: int, asked: dict[str,
     return trace
 
 
-def _step(
+def built(family: str, case: Case, tensors: AbstractContextManager[Any]) -> tuple[nn.Module, Any, Loss, str]:
+    """Model, mesh, loss and its name, as the framework makes them. `tensors` is entered where tensors are made."""
+    with case.during("model"):
+        return (_nemo if family == "nemo" else _hugging_face)(case, tensors)
+
+
+def run(
     case: Case, model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer | None, ids: torch.Tensor,
     tracer: Tracer, trace: StepTrace,
 ) -> None:  # fmt: skip
@@ -168,16 +174,17 @@ def _optimizer(family: str, model: nn.Module, trace: StepTrace) -> torch.optim.O
     return kind(groups, **options)
 
 
-def _vocabulary(model: nn.Module) -> int:
+def vocabulary(model: nn.Module) -> int:
+    """How many tokens the model knows."""
     return int(model.config.get_text_config().vocab_size)
 
 
-def _nemo(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss, str]:
+def _nemo(case: Case, tensors: AbstractContextManager[Any]) -> tuple[nn.Module, Any, Loss, str]:
     from tpscope.frameworks.inside.nemo import Meshes, build
 
     meshes = Meshes(case, case.request.layout)
     model = build(case, str(case.folder), meshes, "meta", DTYPE)
-    with fake:
+    with tensors:
         model = meshes.apply(filled(model))
     criterion = importlib.import_module(NEMO_LOSS).MaskedCrossEntropy()
 
@@ -191,11 +198,11 @@ def _nemo(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss, str]:
     return model, meshes.mesh, loss, type(criterion).__name__
 
 
-def _hugging_face(case: Case, fake: Fake) -> tuple[nn.Module, Any, Loss, str]:
+def _hugging_face(case: Case, tensors: AbstractContextManager[Any]) -> tuple[nn.Module, Any, Loss, str]:
     asked = Asked(case.request.layout.tp)
     model = hf_engine.build(str(case.folder), "meta", case.request.remote_code is not None, DTYPE)
     config, mesh = hf_engine.prepare(case, type(model), asked)
-    with fake:
+    with tensors:
         model, _ = hf_engine.apply(case, filled(model), config, mesh, asked)
     own = model.loss_function
 

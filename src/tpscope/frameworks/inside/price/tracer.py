@@ -33,10 +33,14 @@ _WAIT = torch.ops._c10d_functional.wait_tensor.default
 
 
 class Tracer(TorchDispatchMode):
-    """Counts what one step does. It stands above fake tensors and below DTensor: it sees what a rank sees."""
+    """Counts what one step does. It stands above fake tensors and below DTensor: it sees what a rank sees. With `real`
+    tensors it changes nothing of what runs."""
 
-    def __init__(self, model: nn.Module, roots: list[str], axes: dict[str, str], span: Span, tokens: int):
+    def __init__(
+        self, model: nn.Module, roots: list[str], axes: dict[str, str], span: Span, tokens: int, real: bool = False
+    ):
         super().__init__()
+        self._real = real
         self.whereabouts = Whereabouts(model)
         self.phase = "forward"
         self.head = head_of(model)
@@ -64,9 +68,9 @@ class Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is _WAIT:
             # The real one gives back what it was given; the fake one makes a tensor.
-            return args[0]
+            return func(*args) if self._real else args[0]
         place = self.whereabouts.now()
-        result = self.routing.answered(func, args, place, self.phase)
+        result = NotImplemented if self._real else self.routing.answered(func, args, place, self.phase)
         if result is NotImplemented:
             result = func(*args, **kwargs)
         group = group_of(args) if wire.kind_of(func) else None

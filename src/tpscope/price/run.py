@@ -160,7 +160,7 @@ def _head(trace: StepTrace, tokens: int) -> HeadCost:
         if item.phase == "loss" or (item.phase == "forward" and item.module == trace.head):
             by = "loss" if item.phase == "loss" else "plan"
             return HeadCost("gathered", by, item.dtype, item.bytes, item.where)
-    return HeadCost("sharded or whole, never gathered")
+    return HeadCost("never")
 
 
 def sizes(layout: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def _summary(prices: Prices) -> Table:
         },
         "fits": ["yes" if column.fits else "no" for column in columns],
         "smallest TP that fits": [str(column.smallest_tp or "") for column in columns],
-        "logits": [_head(column) for column in columns],
+        "logits gathered": [_head(column) for column in columns],
     }  # fmt: skip
     for name, values in rows.items():
         if any(values):
@@ -95,7 +95,7 @@ def _head(column: Priced) -> str:
     head = column.head
     if head.gathered_by is None:
         return head.logits
-    return f"gathered by the {head.gathered_by}, {head.dtype}, {_gib(head.bytes)}"
+    return f"by the {head.gathered_by}, {head.dtype}, {_gib(head.bytes)}"
 
 
 def _traffic(column: Priced) -> Table:
@@ -129,9 +129,12 @@ def _by(item: Traffic) -> str:
 def show_check(held: Accuracies, console: Console) -> None:
     """Predicted against measured: a row a case, then what it comes to."""
     console.print(f"[bold]{held.hardware}[/], {held.status}", highlight=False)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for head in ("case", "measured ms", "predicted", "error", "measured GiB", "predicted", "error", ""):
-        table.add_column(head, justify="left" if head in ("case", "") else "right")
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for head in ("framework", "model", "setting"):
+        table.add_column(head, no_wrap=True)
+    for head in ("ms", "price", "error", "GiB", "price", "error"):
+        table.add_column(head, justify="right")
+    table.add_column("")
     for item in held.held:
         memory = (
             (f"{item.measured_bytes / _GIB:.1f}", f"{item.predicted_bytes / _GIB:.1f}", f"{item.memory_error:+.1%}")
@@ -139,8 +142,8 @@ def show_check(held: Accuracies, console: Console) -> None:
             else ("", f"{item.predicted_bytes / _GIB:.1f}", "")
         )
         table.add_row(
-            item.case, f"{item.measured_ms:.0f}", f"{item.predicted_ms:.0f}", f"{item.time_error:+.1%}", *memory,
-            "calibrated on" if item.used else "",
+            *item.case.split(" ", 2), f"{item.measured_ms:.0f}", f"{item.predicted_ms:.0f}",
+            f"{item.time_error:+.1%}", *memory, "calibrated on" if item.used else "",
         )  # fmt: skip
     console.print(table)
     for name, found in (("not calibrated on", held.accuracy), ("calibrated on", held.calibrated_on)):

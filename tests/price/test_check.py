@@ -89,24 +89,32 @@ def single(kind, ms, **size):
 
 
 def test_single_kernels_give_their_constants():
+    one, both = {"sequence": 8192, "heads": 4, "kv_heads": 1, "head_dim": 128}, 2 * 8192**2 * 128 * 4 / 1e12
     rows = [
         single("matmul", 2000.0, m=10**4, n=10**4, k=5 * 10**3),
         single("memory", 2000.0, bytes=10**9),
-        single("dispatch", 5.0, operator="eager", operators=1000),
-        single("dispatch", 60.0, operator="dtensor", operators=1000),
+        single("memory", 2000.0, bytes=10),
+        single("dispatch", 0.005, op="eager_add"),
+        single("dispatch", 0.065, op="dtensor_add"),
+        single("dispatch", 0.003, op="module_call"),
+        single("attention", 4e3 * both, **one, **{"pass": "forward"}),
+        single("attention", 9e3 * both, **one, **{"pass": "forward+backward"}),
     ]
     found = calibrate.from_kernels(rows, machine())
-    assert found["compute.reached.large"] == pytest.approx(0.5)
-    assert found["memory.reached"] == pytest.approx(0.5)
-    assert found["dispatch.operator"] == pytest.approx(5e-6)
-    assert found["dispatch.dtensor"] == pytest.approx(60e-6)
+    assert found == pytest.approx(
+        {
+            "compute.reached.large": 0.5, "compute.reached.attention": 0.25, "compute.reached.attention_backward": 0.5,
+            "memory.reached": 0.5, "dispatch.operator": 5e-6, "dispatch.dtensor": 60e-6, "dispatch.module": 3e-6,
+        }
+    )  # fmt: skip
 
 
 def test_alpha_and_beta_of_the_link_are_found_again():
     true = machine(link__reached=0.25, link__latency=2e-5)
     rows = [
-        single("collective", 1e3 * (2e-5 + 2 * 0.5 * size / 0.25e9), collective="all_reduce", ranks=2, bytes=size)
+        single("collective", 1e3 * (2e-5 + sent / 0.25e9), op=op, ranks=2, bytes=size)
         for size in (2**16, 2**20, 2**26)
+        for op, sent in (("all_reduce", size), ("all_gather", size / 2))
     ]
     found = calibrate.from_kernels(rows, machine())
     assert found["link.reached"] == pytest.approx(true.link.reached)

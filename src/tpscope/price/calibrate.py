@@ -21,13 +21,15 @@ from typing import Any
 import tpscope
 from tpscope.compare.run import Pool
 from tpscope.errors import UserError
+from tpscope.language.measured.price import Collective
 from tpscope.price import hardware
 from tpscope.price.check import identity, predicted
-from tpscope.price.cost import shape_class
+from tpscope.price.cost import shape_class, wire_bytes
 from tpscope.price.hardware import Machine
 from tpscope.price.measured import Calibration, Case, Known, known, read, unmodelled
 
-_BUSES = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0}
+# Bytes and FLOPs from which on a kernel is bound by memory, or by arithmetic, and not by its launch.
+_LARGE, _ATTENTION = 64 * 2**20, 3e10
 _CPU = ("dispatch.operator", "dispatch.view", "dispatch.dtensor", "dispatch.module")
 _GPU = (
     "compute.reached.small", "compute.reached.medium", "compute.reached.large", "compute.reached.attention",
@@ -43,41 +45,63 @@ def from_kernels(rows: Iterable[Calibration], machine: Machine) -> Constants:
     by: dict[str, list[Calibration]] = {}
     for row in rows:
         by.setdefault(row.kind, []).append(row)
-    found: Constants = {}
-    parts: dict[str, list[float]] = {}
-    for row in by.get("matmul", []):
-        flops = 2 * row.size["m"] * row.size["n"] * row.size["k"]
-        share = flops / (row.milliseconds / 1e3) / machine.compute.bfloat16
-        parts.setdefault(shape_class("mm", flops), []).append(share)
-    for name, shares in parts.items():
-        found[f"compute.reached.{name}"] = median(shares)
-    # The largest say what the memory gives; small ones are gaps and launches.
-    largest = sorted(by.get("memory", []), key=lambda row: row.size["bytes"])[-max(1, len(by.get("memory", [])) // 2) :]
-    if by.get("memory"):
-        rates = [row.size["bytes"] / (row.milliseconds / 1e3) / machine.memory.bytes_per_second for row in largest]
+    found = _products(by.get("matmul", []), machine) | _attention(by.get("attention", []), machine)
+    if large := [row for row in by.get("memory", []) if row.size["bytes"] >= _LARGE]:
+        rates = [row.size["bytes"] / _seconds(row) / machine.memory.bytes_per_second for row in large]
         found["memory.reached"] = median(rates)
-    found |= _link(by.get("collective", []), machine)
-    for row_name, constant in (("eager", "operator"), ("dtensor", "dtensor")):
-        costs = [
-            row.milliseconds / 1e3 / row.size.get("operators", 1)
-            for row in by.get("dispatch", [])
-            if row.size.get("operator") == row_name
-        ]
-        if costs:
-            found[f"dispatch.{constant}"] = median(costs)
-    return found
+    return found | _link(by.get("collective", []), machine) | _cpu(by.get("dispatch", []))
 
 
-def _link(rows: Sequence[Calibration], machine: Machine) -> Constants:
+def _seconds(row: Calibration) -> float:
+    return row.milliseconds / 1e3
+
+
+def _products(rows: Iterable[Calibration], machine: Machine) -> Constants:
+    parts: dict[str, list[float]] = {}
+    for row in rows:
+        flops = 2 * row.size["m"] * row.size["n"] * row.size["k"]
+        parts.setdefault(shape_class("mm", flops), []).append(flops / _seconds(row) / machine.compute.bfloat16)
+    return {f"compute.reached.{name}": median(shares) for name, shares in parts.items()}
+
+
+def _attention(rows: Iterable[Calibration], machine: Machine) -> Constants:
+    """Of causal attention: two products forward and five backward, half of each. The backward is what forward and
+    backward take more than the forward of the same size."""
+    forward: dict[tuple[int, ...], float] = {}
+    both: dict[tuple[int, ...], float] = {}
+    for row in rows:
+        size = tuple(row.size[name] for name in ("sequence", "heads", "kv_heads", "head_dim"))
+        (forward if row.size["pass"] == "forward" else both)[size] = _seconds(row)
+    ahead, back = [], []
+    for size, seconds in forward.items():
+        sequence, heads, _, width = size
+        flops = 2 * sequence**2 * width * heads
+        if flops >= _ATTENTION:
+            ahead.append(flops / seconds / machine.compute.bfloat16)
+            if both.get(size, 0.0) > seconds:
+                back.append(2.5 * flops / (both[size] - seconds) / machine.compute.bfloat16)
+    found = {"compute.reached.attention": median(ahead)} if ahead else {}
+    return found | ({"compute.reached.attention_backward": median(back)} if back else {})
+
+
+def _cpu(rows: Iterable[Calibration]) -> Constants:
+    """An operator, a module's call, and what an operator on DTensor costs besides the one on its local part."""
+    taken = {row.size["op"]: _seconds(row) for row in rows}
+    eager = [taken[op] for op in ("eager_add", "eager_add_autograd", "eager_linear") if op in taken]
+    over = [taken[op] for op in ("dtensor_add", "dtensor_linear", "dtensor_linear_autograd") if op in taken]
+    found = {"dispatch.operator": median(eager)} if eager else {}
+    if eager and over:
+        found["dispatch.dtensor"] = max(0.0, median(over) - median(eager))
+    return found | ({"dispatch.module": taken["module_call"]} if "module_call" in taken else {})
+
+
+def _link(rows: Iterable[Calibration], machine: Machine) -> Constants:
     """Alpha and beta of the link, least squares over what a ring sends, each row weighed by its own time."""
-    points = [
-        (
-            _BUSES[row.size["collective"]] * (row.size["ranks"] - 1) / row.size["ranks"] * row.size["bytes"],
-            row.milliseconds / 1e3,
-        )
-        for row in rows
-        if row.size.get("collective") in _BUSES
-    ]
+    points = []
+    for row in rows:
+        ranks = row.size["ranks"]
+        payload = Collective("", row.size["op"], "tp", "", [], "bfloat16", row.size["bytes"], ranks, 1)
+        points.append((wire_bytes(payload), _seconds(row)))
     if len(points) < 2:
         return {}
     weights = [1 / seconds**2 for _, seconds in points]

@@ -26,6 +26,8 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
             str, typer.Option(help="h200, h100, a100, l40s-pcie, or a TOML file of your own.")
         ] = "h200",
         tp: Annotated[int | None, typer.Option(min=1, help="Tensor-parallel ranks.")] = None,
+        dp_shard: Annotated[int | None, typer.Option(min=1, help="Ranks that FSDP shards over (NeMo).")] = None,
+        dp_replicate: Annotated[int | None, typer.Option(min=1, help="Replicas of those ranks (NeMo).")] = None,
         sequence: Annotated[int, typer.Option("--seq", min=1, help="Tokens of a sample.")] = 4096,
         batch: Annotated[int, typer.Option(min=1, help="Samples of a micro-batch of one rank.")] = 1,
         sequence_parallel: Annotated[
@@ -62,7 +64,8 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
             return
         if len(inputs) > 1:
             raise UserError(f"price takes one INPUT, not {len(inputs)}: {' '.join(inputs)}; several are for --check")
-        asked = question(inputs[0], Wishes(tp=tp, sequence_parallel=sequence_parallel))
+        wishes = Wishes(tp=tp, dp_shard=dp_shard, dp_replicate=dp_replicate, sequence_parallel=sequence_parallel)
+        asked = question(inputs[0], wishes)
         setting = Setting(machine, hardware, batch, sequence, smallest_tp)
         with progress() as say, Pool(say, fresh=fresh) as pool:
             result = run(asked, resolve(with_ or list(default), None), pool, setting)

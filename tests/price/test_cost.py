@@ -6,7 +6,7 @@ from made import collective, machine, operation, trace
 from tpscope.errors import UserError
 from tpscope.language.layout import Layout
 from tpscope.price import hardware
-from tpscope.price.cost import CPU, collective_seconds, kernel_seconds, link_of, queued, step_time, wire_bytes
+from tpscope.price.cost import BESIDE, CPU, collective_seconds, kernel_seconds, link_of, queued, step_time, wire_bytes
 
 TP2 = Layout(tp=2)
 
@@ -59,6 +59,15 @@ def test_a_cpu_that_is_ahead_in_one_phase_may_be_slow_in_the_next():
     assert seconds == 6.0
     assert seconds < max(5.0, 1.0) + max(1.0, 3.0)
     assert bound["backward"] == "compute"
+
+
+def test_what_fsdp_sends_runs_beside_the_kernels_until_it_takes_longer_than_they_do():
+    hidden = {"compute": {"forward": 3.0}, BESIDE: {"forward": 2.0}}
+    assert queued(hidden) == (3.0, {"forward": "compute"})
+    longer = {"compute": {"forward": 3.0}, BESIDE: {"forward": 5.0}}
+    assert queued(longer) == (5.0, {"forward": BESIDE})
+    exposed = {"compute": {"forward": 3.0}, "exposed communication": {"forward": 2.0}}
+    assert queued(exposed)[0] == 5.0
 
 
 def test_views_and_dtensor_cost_the_cpu_and_not_the_gpu():

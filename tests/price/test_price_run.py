@@ -84,6 +84,21 @@ def test_a_model_traced_with_few_layers_is_the_one_that_is_traced_whole(pool):
     assert [item.count for item in few.collectives] == [item.count for item in whole.collectives]
 
 
+def test_fsdp_is_priced_for_nemo_over_the_network_and_for_axolotl_said_to_be_unsupported(pool):
+    nemo, axolotl = prices(
+        pool, "qwen3-0.6b", "nemo@0.7.0", "axolotl@0.19.0", sequence=512, tp=2, dp_shard=8
+    ).frameworks
+    assert (axolotl.status.value, "dp_shard of axolotl" in axolotl.error.message) == ("unsupported", True)
+    assert any("scaled to 28" in words for words in nemo.assumptions)
+    found = {(item.axis, item.kind) for item in nemo.collectives}
+    assert {("tp", "all_reduce"), ("dp_shard", "all_gather"), ("dp_shard", "reduce_scatter")} <= found
+    assert "overlapped communication" in [part.name for part in nemo.time.parts]
+    alone = prices(pool, "qwen3-0.6b", "nemo@0.7.0", sequence=512, tp=2).frameworks[0]
+    weights = [column.memory.by_category["weights"] for column in (nemo, alone)]
+    assert 7.5 < weights[1] / weights[0] < 8.5
+    assert "overlapped communication" not in [part.name for part in alone.time.parts]
+
+
 def test_a_mixture_of_experts_is_priced_for_a_balanced_router_and_says_so(pool):
     column = prices(pool, "qwen3-30b-a3b", "axolotl@0.19.0", tp=4, sequence=4096).frameworks[0]
     assert "every one of 128 experts gets as many tokens as the next" in column.assumptions

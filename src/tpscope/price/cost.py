@@ -18,6 +18,9 @@ from tpscope.price.result import Part, TimeCost
 PHASES = ("forward", "loss", "backward", "step")
 CPU = "CPU dispatch"
 GPU = ("compute", "memory-bound", "exposed communication")
+# FSDP gathers and scatters on streams of its own, beside the kernels.
+BESIDE = "overlapped communication"
+_FSDP = ("dp_", "cp")
 _SMALL, _MEDIUM = 1e9, 3e10
 Parts = dict[str, dict[str, float]]
 
@@ -73,7 +76,8 @@ def parts_of(trace: StepTrace, machine: Machine, layout: Layout) -> Parts:
         parts[name][operation.phase] += kernel_seconds(operation, machine) * operation.count
         parts[CPU][operation.phase] += machine.dispatch.operator * operation.count * operation.kernel
     for item in trace.collectives:
-        parts["exposed communication"][item.phase] += collective_seconds(item, machine, layout) * item.count
+        name = BESIDE if item.axis.startswith(_FSDP) else "exposed communication"
+        parts[name][item.phase] += collective_seconds(item, machine, layout) * item.count
         parts[CPU][item.phase] += machine.dispatch.operator * item.count
     costs = machine.dispatch
     for counts, seconds in ((trace.dispatches, costs.dtensor), (trace.views, costs.view), (trace.calls, costs.module)):
@@ -91,19 +95,23 @@ def queued(parts: Parts, phases: Iterable[str] = PHASES) -> tuple[float, dict[st
     handed = done = 0.0
     bound = {}
     for phase in phases:
-        gpu = sum(parts.get(name, {}).get(phase, 0.0) for name in GPU)
+        beside = parts.get(BESIDE, {}).get(phase, 0.0)
+        work = sum(parts.get(name, {}).get(phase, 0.0) for name in GPU)
+        gpu = max(work, beside)
         cpu = parts.get(CPU, {}).get(phase, 0.0)
         if not gpu and not cpu:
             continue
         handed += cpu
         slow = handed > done + gpu
-        bound[phase] = CPU if slow else max(GPU, key=lambda name: parts.get(name, {}).get(phase, 0.0))
+        longest = max(GPU, key=lambda name: parts.get(name, {}).get(phase, 0.0))
+        bound[phase] = CPU if slow else BESIDE if beside > work else longest
         done = max(done + gpu, handed)
     return done, bound
 
 
 def step_time(trace: StepTrace, machine: Machine, layout: Layout, tokens: int) -> TimeCost:
-    """Step time with its parts. The frameworks wait for each collective where it is issued: nothing of it is hidden."""
+    """Step time with its parts. The frameworks wait for a collective of tp where they issue it: nothing of it is
+    hidden. Those of FSDP run beside the kernels."""
     parts = parts_of(trace, machine, layout)
     total, bound = queued(parts)
     flops = sum(operation.flops * operation.count for operation in trace.operations)
@@ -111,10 +119,11 @@ def step_time(trace: StepTrace, machine: Machine, layout: Layout, tokens: int) -
         round(total * 1e3, 3),
         [
             Part(name, {phase: round(value * 1e3, 3) for phase, value in parts[name].items() if phase})
-            for name in (*GPU, CPU)
+            for name in (*GPU, BESIDE, CPU)
+            if parts[name]
         ],
         bound,
         machine.standing(layout, tokens),
-        round(tokens / total / layout.tp, 1) if total else 0.0,
+        round(tokens / total / layout.tp / layout.cp, 1) if total else 0.0,
         round(flops / (total * machine.compute.bfloat16), 4) if total else 0.0,
     )

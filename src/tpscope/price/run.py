@@ -10,6 +10,7 @@ from tpscope.compare.result import Model
 from tpscope.compare.run import Pool, Question
 from tpscope.errors import NoFramework
 from tpscope.frameworks.registry import Target
+from tpscope.language.answer import Failure
 from tpscope.language.measured.price import Collective, Moved, StepTrace
 from tpscope.language.verdict import Status
 from tpscope.price import cost
@@ -56,12 +57,23 @@ def price(question: Question, targets: list[Target], pool: Pool, setting: Settin
 
 
 def _column(question: Question, target: Target, pool: Pool, setting: Setting) -> Priced:
+    if why := _untraced(question, target):
+        return Priced(target.id, Status.UNSUPPORTED, Failure("NotTraced", why, "trace"))
     column = priced(target.id, traced(question, target, pool, setting.batch, setting.sequence), question, setting)
     if question.layout.sequence_parallel and column.error is None:
         column.sequence_parallel = _saved(column, question, target, pool, setting)
     if setting.smallest_tp and column.error is None:
         column.smallest_tp = _smallest(question, target, pool, setting)
     return column
+
+
+def _untraced(question: Question, target: Target) -> str:
+    """Why a layout is not traced in a framework; empty if it is."""
+    layout = question.layout
+    others = [axis for axis in ("pp", "cp") if getattr(layout, axis) > 1]
+    if target.family.name != "nemo":
+        others += [axis for axis in ("dp_shard", "dp_replicate") if getattr(layout, axis) > 1]
+    return f"{', '.join(others)} of {target.family.name} is not priced yet" if others else ""
 
 
 def _saved(column: Priced, question: Question, target: Target, pool: Pool, setting: Setting) -> Saved:
@@ -145,9 +157,8 @@ def _traffic(item: Collective, trace: StepTrace, question: Question, machine: Ma
 
 def _waste(item: Moved, trace: StepTrace) -> Waste:
     issued, needed = item.issued / trace.layers, item.distinct / trace.layers
-    words = (
-        f"{issued:g} {item.phase} {item.kind.replace('_', '-')}s a layer, {needed:g} needed" if issued > needed else ""
-    )
+    kind = item.kind.replace("_", "-")
+    words = f"{issued:.3g} {item.phase} {kind}s a layer, {needed:.3g} needed" if issued > needed else ""
     return Waste(item.phase, item.kind, issued, needed, item.modules, words)
 
 

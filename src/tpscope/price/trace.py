@@ -37,9 +37,10 @@ def traced(question: Question, target: Target, pool: Pool, batch: int, sequence:
     """The step of one micro-batch of a rank. `whole` traces every layer even where they repeat."""
     config = question.model.config
     repeat = None if whole else repeat_of(config)
-    if repeat is not None and sum(len(repeat.layers(count)) for count in scale.COUNTS) >= repeat.total:
+    counts = scale.COUNTS
+    if repeat is not None and sum(len(repeat.layers(count)) for count in counts) >= repeat.total:
         repeat = None
-    asked = [_whole(config)] if repeat is None else [_part(config, repeat, count) for count in scale.COUNTS]
+    asked = [_whole(config)] if repeat is None else [_part(config, repeat, count) for count in counts]
     options = {"batch": batch, "sequence": sequence, "configs": asked}
     answer = pool.kept_experiment("price", question, target, options, SECONDS, _code())
     result = Traced(None, answer.error, answer.shims, answer.packages, answer.seconds)
@@ -50,13 +51,13 @@ def traced(question: Question, target: Target, pool: Pool, batch: int, sequence:
         result.trace = traces[0]
         result.trace.assumptions.append(f"all {traces[0].layers} layers were traced")
         return result
-    missed = scale.misses(scale.scaled(traces, scale.COUNTS, scale.COUNTS[2], traces[2].layers), traces[2])
+    missed = scale.misses(scale.scaled(traces, counts, counts[2], traces[2].layers), traces[2])
     if missed:
         again = traced(question, target, pool, batch, sequence, whole=True)
         if again.trace is not None:
             again.trace.assumptions.append(f"fewer layers do not scale exactly ({', '.join(missed)})")
         return again
-    result.trace = scale.scaled(traces, scale.COUNTS, repeat.periods, repeat.total)
+    result.trace = scale.scaled(traces, counts, repeat.periods, repeat.total)
     result.trace.assumptions.append(_said(repeat, traces))
     return result
 

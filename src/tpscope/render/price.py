@@ -11,7 +11,7 @@ from tpscope.price.result import Priced, Prices, Traffic
 from tpscope.price.run import sizes
 
 _GIB = 2**30
-_PARTS = ("compute", "memory-bound", "exposed communication", "CPU dispatch")
+_PARTS = ("compute", "memory-bound", "exposed communication", "overlapped communication", "CPU dispatch")
 
 
 def show(prices: Prices, console: Console) -> None:

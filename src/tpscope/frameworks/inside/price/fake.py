@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +27,24 @@ class Fake(FakeTensorMode):
             with unset_fake_temporarily():
                 return func(*args, **(kwargs or {}))
         return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Keep transformers from seeing that tensors are fake: what it then leaves out is not left out on a GPU."""
+    try:
+        module: Any = importlib.import_module("transformers.utils.import_utils")
+    except ImportError:
+        module = None
+    told = getattr(module, "is_fake_tensor", None)
+    if told is None:
+        yield
+        return
+    module.is_fake_tensor = lambda tensor: False
+    try:
+        yield
+    finally:
+        module.is_fake_tensor = told
 
 
 def filled(model: nn.Module) -> nn.Module:

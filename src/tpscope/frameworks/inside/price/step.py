@@ -19,7 +19,7 @@ from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.device import Elsewhere
 from tpscope.frameworks.inside.hf_engine import Asked
 from tpscope.frameworks.inside.loop_nemo import _LOSS as NEMO_LOSS
-from tpscope.frameworks.inside.price.fake import Fake, filled, local
+from tpscope.frameworks.inside.price.fake import Fake, filled, local, unseen
 from tpscope.frameworks.inside.price.ledger import GRADIENTS, OPTIMIZER
 from tpscope.frameworks.inside.price.tracer import Tracer, axes_of
 from tpscope.frameworks.inside.price.where import OUTSIDE, Place, Span
@@ -36,9 +36,11 @@ def answer(family: str, case: Case, options: dict[str, Any]) -> list[StepTrace]:
     the part that its layers play: `start`, `period`, `end`."""
     world.start(case.request.layout.world)
     found = []
+    # DTensor remembers what it planned on a mesh: on a like one it uses the groups of the first.
+    axes: dict[str, str] = {}
     for number, asked in enumerate(options["configs"]):
         case.folder = written(case, number, asked["config"])
-        found.append(_traced(family, case, options["batch"], options["sequence"], asked))
+        found.append(_traced(family, case, options["batch"], options["sequence"], asked, axes))
     return found
 
 
@@ -50,15 +52,18 @@ def written(case: Case, number: int | str, config: dict[str, Any]) -> Path:
     return folder
 
 
-def _traced(family: str, case: Case, batch: int, sequence: int, asked: dict[str, Any]) -> StepTrace:
+def _traced(
+    family: str, case: Case, batch: int, sequence: int, asked: dict[str, Any], axes: dict[str, str]
+) -> StepTrace:
     trace, started = StepTrace(case.request.framework), time.perf_counter()
     fake = Fake()
     model, mesh, loss, trace.loss = built(family, case, fake)
     trace.model_class = f"{type(model).__module__}.{type(model).__qualname__}"
     trace.layers = int(model.config.get_text_config().num_hidden_layers)
     span = Span(trace.layers, asked["start"], asked["period"], asked["end"])
-    tracer = Tracer(model, case.roots, axes_of(mesh), span, batch * sequence)
-    with fake, as_on_cuda():
+    axes |= axes_of(mesh)
+    tracer = Tracer(model, case.roots, axes, span, batch * sequence)
+    with fake, as_on_cuda(), unseen():
         optimizer = _optimizer(family, model, trace)
         tracer.ledger.holds(model, lambda name: wildcard(name.rpartition(".")[0]))
         if optimizer is not None:

@@ -85,9 +85,8 @@ def test_a_model_traced_with_few_layers_is_the_one_that_is_traced_whole(pool):
 
 
 def test_fsdp_is_priced_for_nemo_over_the_network_and_for_axolotl_said_to_be_unsupported(pool):
-    nemo, axolotl = prices(
-        pool, "qwen3-0.6b", "nemo@0.7.0", "axolotl@0.19.0", sequence=512, tp=2, dp_shard=8
-    ).frameworks
+    asked = (pool, "qwen3-0.6b", "nemo@0.7.0")
+    nemo, axolotl = prices(*asked, "axolotl@0.19.0", sequence=512, tp=2, dp_shard=8).frameworks
     assert (axolotl.status.value, "dp_shard of axolotl" in axolotl.error.message) == ("unsupported", True)
     assert any("scaled to 28" in words for words in nemo.assumptions)
     found = {(item.axis, item.kind) for item in nemo.collectives}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from tpscope.compare.differences import find
 from tpscope.compare.result import Comparison, Model
@@ -22,6 +23,7 @@ from tpscope.models.shrink import shrink
 from tpscope.models.spec import ModelSpec
 
 Say = Callable[[str, str], None]
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,29 @@ class Pool:
         where = self._environments[target.id]
         with self._guard:
             return self._worker(target, where).experiment(module, _request(question, target), options, seconds)
+
+    def kept_experiment(
+        self, module: str, question: Question, target: Target, options: dict[str, Any], seconds: float, code: str
+    ) -> ExperimentAnswer:
+        """An experiment whose answer does not depend on the moment: kept, side by side with those of other targets.
+        `code` names the code of the experiment."""
+        where = self._environments[target.id]
+        request = _request(question, target)
+        kept = runner.cached(request, where, json.dumps([module, options, code], sort_keys=True))
+        answer = None if self.fresh else runner.recall_experiment(kept)
+        if answer is None:
+            with self._guard:
+                lock = self._locks.setdefault(target.id, threading.Lock())
+            with lock:
+                self.say("run", target.id)
+                answer = self._worker(target, where).experiment(module, request, options, seconds)
+                runner.keep(kept, answer)
+        self.say("done", target.id)
+        return answer
+
+    def each(self, call: Callable[[Target], _Result], targets: list[Target]) -> list[_Result]:
+        """What a call gives for every target, in order, side by side."""
+        return list(self._executor.map(call, targets))
 
     def _worker(self, target: Target, where: runner.Environment) -> runner.Worker:
         worker = self._workers.get(target.id)

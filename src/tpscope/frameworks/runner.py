@@ -259,6 +259,11 @@ def recall_proof(path: Path) -> ProofAnswer | None:
     return _recall(path, _PROOF)
 
 
+def recall_experiment(path: Path) -> ExperimentAnswer | None:
+    """A kept answer of an experiment, or None if there is none."""
+    return _recall(path, _EXPERIMENT)
+
+
 def _recall(path: Path, kind: TypeAdapter[Any]) -> Any:
     try:
         return kind.validate_json(path.read_bytes())
@@ -266,7 +271,7 @@ def _recall(path: Path, kind: TypeAdapter[Any]) -> Any:
         return None
 
 
-def keep(path: Path, answer: FrameworkAnswer | ProofAnswer) -> None:
+def keep(path: Path, answer: FrameworkAnswer | ProofAnswer | ExperimentAnswer) -> None:
     """Keep an answer for the next time. A process that died or could not import is tried again."""
     if answer.error is not None and answer.error.kind in ("ProcessDied", "ImportError"):
         return

@@ -32,10 +32,17 @@ _DENSE_FIRST = ("first_k_dense_replace", "moe_layer_start_index", "num_dense_lay
 
 def shorten(config: dict[str, Any]) -> None:
     """Cut `config` in place to two layers, or up to four where it has more kinds than two."""
-    total = next((config[key] for key in COUNTS if _count(config.get(key))), None)
+    total = layers_of(config)
     if total is None:
         return
     kept = _representatives(config, total)
+    keep(config, total, kept)
+    _periods(config)
+    _others(config, total, len(kept))
+
+
+def keep(config: dict[str, Any], total: int, kept: list[int]) -> None:
+    """Leave only the layers with these numbers in what `config` says layer by layer, in place."""
     for key in COUNTS:
         if key in config:
             config[key] = len(kept)
@@ -51,8 +58,6 @@ def shorten(config: dict[str, Any]) -> None:
     for key in _DENSE_FIRST:
         if isinstance(config.get(key), int):
             config[key] = sum(index < config[key] for index in kept)
-    _periods(config)
-    _others(config, total, len(kept))
 
 
 def _representatives(config: dict[str, Any], total: int) -> list[int]:
@@ -65,6 +70,25 @@ def _representatives(config: dict[str, Any], total: int) -> list[int]:
     while len(kept) < min(FEWEST, total):
         kept.append(next(spare))
     return sorted(kept)
+
+
+def kinds(config: dict[str, Any], total: int) -> list[tuple[Any, ...]]:
+    """What a config says of each layer: layers that it says the same of are alike."""
+    periods = [config[key] for key in _PERIODS if _count(config.get(key))]
+    window = config.get("max_window_layers") or total
+    shared = config.get("num_kv_shared_layers") or 0
+    return [
+        (
+            *_kind(config, index, total), *(index % period for period in periods),
+            index >= window, index >= total - shared,
+        )
+        for index in range(total)
+    ]  # fmt: skip
+
+
+def layers_of(config: dict[str, Any]) -> int | None:
+    """How many decoder layers a config has."""
+    return next((config[key] for key in COUNTS if _count(config.get(key))), None)
 
 
 def _kind(config: dict[str, Any], index: int, total: int) -> tuple[Any, ...]:

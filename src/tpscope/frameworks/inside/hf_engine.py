@@ -170,14 +170,14 @@ def _matcher(plan: dict[str, str]) -> Callable[[str], str | None]:
     return find
 
 
-def build(folder: str, device: str, remote: bool) -> nn.Module:
+def build(folder: str, device: str, remote: bool, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A causal LM of a config, as `AutoModelForCausalLM` makes it, in fp32 on a device, with PEFT not yet applied."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
     extra = {"trust_remote_code": True} if remote else {}
     with torch.device(device), _untied():
-        return AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32, **extra)
+        return AutoModelForCausalLM.from_config(config, torch_dtype=dtype, **extra)
 
 
 def _untied() -> contextlib.AbstractContextManager[Any]:

@@ -188,7 +188,7 @@ def custom_plan(case: Case) -> Any:
     return value() if inspect.isfunction(value) else value
 
 
-def build(case: Case, folder: str, mesh: Meshes, device: str) -> nn.Module:
+def build(case: Case, folder: str, mesh: Meshes, device: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The model as this version's NeMoAutoModelForCausalLM makes it, LoRA included, before sharding."""
     from transformers import AutoConfig
 
@@ -196,7 +196,7 @@ def build(case: Case, folder: str, mesh: Meshes, device: str) -> nn.Module:
     remote = case.request.remote_code is not None
     config = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
     with Elsewhere(device) as elsewhere, torch.device(device):
-        model = _resolved(case, auto.NeMoAutoModelForCausalLM, config, folder, mesh)
+        model = _resolved(case, auto.NeMoAutoModelForCausalLM, config, folder, mesh, dtype)
         mesh.validate(model)
         _lora(case, model)
     if elsewhere.used:
@@ -204,7 +204,7 @@ def build(case: Case, folder: str, mesh: Meshes, device: str) -> nn.Module:
     return model
 
 
-def _resolved(case: Case, auto: Any, config: Any, folder: str, mesh: Meshes) -> nn.Module:
+def _resolved(case: Case, auto: Any, config: Any, folder: str, mesh: Meshes, dtype: torch.dtype) -> nn.Module:
     """NeMo's resolver with its default attention, and eager attention where a class does not support that, as NeMo
     itself falls back."""
     remote = case.request.remote_code is not None
@@ -215,10 +215,10 @@ def _resolved(case: Case, auto: Any, config: Any, folder: str, mesh: Meshes) -> 
         if has("nemo_automodel._transformers.model_init"):
             init = importlib.import_module("nemo_automodel._transformers.model_init")
             config.name_or_path = folder if remote else ""
-            return init._init_model(auto, config, attention, torch.float32, None, force_hf, **extra)[1]
+            return init._init_model(auto, config, attention, dtype, None, force_hf, **extra)[1]
         case.shim("use_liger_kernel=False: Liger's kernels need a GPU (NeMo 0.2 turns them off under TP itself)")
         return auto.from_config(
-            config, force_hf=force_hf, attn_implementation=attention, torch_dtype=torch.float32,
+            config, force_hf=force_hf, attn_implementation=attention, torch_dtype=dtype,
             use_liger_kernel=False, tp_size=mesh.layout.tp, cp_size=mesh.layout.cp, **extra,
         )  # fmt: skip
 

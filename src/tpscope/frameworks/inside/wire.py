@@ -59,16 +59,16 @@ class Recorder(TorchDispatchMode):
             # DTensor takes the operation apart first: what it issues to change a layout comes back here, and would
             # not if the operation ran as a whole in this handler, where the mode is off.
             return NotImplemented
-        kind = _kind(func)
-        if kind is None or _ranks(args) == 1:
+        kind = kind_of(func)
+        if kind is None or ranks_of(args) == 1:
             # Over one rank (data-parallel axes of this small world) nothing is reduced.
             return func(*args, **kwargs)
         tensors = _tensors(args[0] if kind != "all_gather" or len(args) < 2 else args[1])
         op = _op(func, args)
         shape = tuple(tensors[0].shape) if tensors else ()
-        call = Call(kind, self.phase, self.size, op, tuple(_storage(tensor) for tensor in tensors), shape)
+        call = Call(kind, self.phase, self.size, op, tuple(storage_of(tensor) for tensor in tensors), shape)
         self.calls.append(call)
-        self._alive += [tensor.untyped_storage() for tensor in tensors if _storage(tensor)]
+        self._alive += [tensor.untyped_storage() for tensor in tensors if storage_of(tensor)]
         result = func(*args, **kwargs)
         if self.phase == "loop" and kind == "all_reduce" and op in ("sum", "avg"):
             functional = "_c10d_functional" in str(func.namespace if hasattr(func, "namespace") else func)
@@ -94,7 +94,8 @@ class Recorder(TorchDispatchMode):
         return counts
 
 
-def _kind(func: Any) -> str | None:
+def kind_of(func: Any) -> str | None:
+    """The kind of collective that an operator is, None for any other operator."""
     namespace = getattr(func, "namespace", "")
     if "c10d" not in namespace:
         return None
@@ -105,7 +106,7 @@ def _kind(func: Any) -> str | None:
     return None
 
 
-def _ranks(args: tuple[Any, ...]) -> int:
+def ranks_of(args: tuple[Any, ...]) -> int:
     """Size of the group that a collective runs on; 0 if none of its arguments says."""
     for argument in args:
         if isinstance(argument, torch.ScriptObject) and "ProcessGroup" in str(argument._type()):
@@ -135,7 +136,8 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return []
 
 
-def _storage(tensor: torch.Tensor) -> int:
+def storage_of(tensor: torch.Tensor) -> int:
+    """What names the storage of a tensor as long as it lives; 0 where it has none."""
     try:
         return tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):

@@ -1,0 +1,74 @@
+"""The verb `price`: parse, call one function, render."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Annotated, Any
+
+import typer
+
+from tpscope.errors import UserError
+
+
+def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any]], default: tuple[str, ...]) -> None:
+    """Add `price` to the command line; `progress` shows what is going on, `default` are the frameworks asked."""
+
+    @app.command()
+    def price(
+        inputs: Annotated[
+            list[str], typer.Argument(metavar="INPUT", help="As for compare; with --check, files of rows of bench.")
+        ],
+        with_: Annotated[
+            list[str] | None, typer.Option("--with", help="A framework, as nemo@0.7.0. Repeat it.")
+        ] = None,
+        hardware: Annotated[
+            str, typer.Option(help="h200, h100, a100, l40s-pcie, or a TOML file of your own.")
+        ] = "h200",
+        tp: Annotated[int | None, typer.Option(min=1, help="Tensor-parallel ranks.")] = None,
+        dp_shard: Annotated[int | None, typer.Option(min=1, help="Ranks that FSDP shards over (NeMo).")] = None,
+        dp_replicate: Annotated[int | None, typer.Option(min=1, help="Replicas of those ranks (NeMo).")] = None,
+        sequence: Annotated[int, typer.Option("--seq", min=1, help="Tokens of a sample.")] = 4096,
+        batch: Annotated[int, typer.Option(min=1, help="Samples of a micro-batch of one rank.")] = 1,
+        sequence_parallel: Annotated[
+            bool | None,
+            typer.Option("--sequence-parallel/--no-sequence-parallel", help="Shard activations over the sequence."),
+        ] = None,
+        smallest_tp: Annotated[
+            bool, typer.Option("--smallest-tp", help="Look for the smallest TP size that fits too.")
+        ] = False,
+        check: Annotated[bool, typer.Option("--check", help="Hold predictions against what bench measured.")] = False,
+        fresh: Annotated[bool, typer.Option("--fresh", help="Trace again what an earlier run has traced.")] = False,
+        json_: Annotated[
+            str | None, typer.Option("--json", help="Write the answer as JSON (- for standard output).")
+        ] = None,
+    ) -> None:
+        """Predict traffic, memory and time of a training step on named hardware, from the frameworks' own code."""
+        from tpscope.compare.ask import Wishes, question
+        from tpscope.compare.run import Pool
+        from tpscope.frameworks.targets import resolve
+        from tpscope.price import hardware as machines
+        from tpscope.price.check import check as held_against
+        from tpscope.price.measured import read
+        from tpscope.price.run import Setting
+        from tpscope.price.run import price as run
+        from tpscope.render import document
+        from tpscope.render import price as page
+
+        machine = machines.machine(hardware)
+        if check:
+            rows = read(inputs)
+            with progress() as say, Pool(say, fresh=fresh) as pool:
+                held = held_against(rows.cases, machine, hardware, pool)
+            document.deliver(held, json_, lambda console: page.show_check(held, console))
+            return
+        if len(inputs) > 1:
+            raise UserError(f"price takes one INPUT, not {len(inputs)}: {' '.join(inputs)}; several are for --check")
+        wishes = Wishes(tp=tp, dp_shard=dp_shard, dp_replicate=dp_replicate, sequence_parallel=sequence_parallel)
+        asked = question(inputs[0], wishes)
+        setting = Setting(machine, hardware, batch, sequence, smallest_tp)
+        with progress() as say, Pool(say, fresh=fresh) as pool:
+            result = run(asked, resolve(with_ or list(default), None), pool, setting)
+        document.deliver(result, json_, lambda console: page.show(result, console))
+        if result.bad:
+            raise typer.Exit(1)

@@ -1,0 +1,222 @@
+"""One training step of each family at full size, with that framework's own model, sharding, loss and optimizer."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tpscope.frameworks.inside import hf_engine, world
+from tpscope.frameworks.inside.case import Case
+from tpscope.frameworks.inside.device import Elsewhere
+from tpscope.frameworks.inside.hf_engine import Asked
+from tpscope.frameworks.inside.loop_nemo import _LOSS as NEMO_LOSS
+from tpscope.frameworks.inside.price.fake import Fake, filled, local, unseen
+from tpscope.frameworks.inside.price.ledger import GRADIENTS, OPTIMIZER
+from tpscope.frameworks.inside.price.tracer import Tracer, axes_of
+from tpscope.frameworks.inside.price.where import OUTSIDE, Place, Span
+from tpscope.frameworks.inside.trace import failure
+from tpscope.language.measured.price import StepTrace
+from tpscope.language.plan import wildcard
+
+DTYPE = torch.bfloat16
+Loss = Callable[[nn.Module, torch.Tensor, Tracer], torch.Tensor]
+
+
+def answer(family: str, case: Case, options: dict[str, Any]) -> list[StepTrace]:
+    """One trace a config. `options`: `batch` and `sequence`, tokens of one micro-batch of a rank; `configs`, each with
+    the part that its layers play: `start`, `period`, `end`."""
+    world.start(case.request.layout.world)
+    found = []
+    # DTensor remembers what it planned on a mesh: on a like one it uses the groups of the first.
+    axes: dict[str, str] = {}
+    for number, asked in enumerate(options["configs"]):
+        case.folder = written(case, number, asked["config"])
+        found.append(_traced(family, case, options["batch"], options["sequence"], asked, axes))
+    return found
+
+
+def written(case: Case, number: int | str, config: dict[str, Any]) -> Path:
+    """A folder like the case's with another config."""
+    folder = case.folder.parent / f"layers-{number}"
+    shutil.copytree(case.folder, folder)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def _traced(
+    family: str, case: Case, batch: int, sequence: int, asked: dict[str, Any], axes: dict[str, str]
+) -> StepTrace:
+    trace, started = StepTrace(case.request.framework), time.perf_counter()
+    fake = Fake()
+    model, mesh, loss, trace.loss = built(family, case, fake)
+    trace.model_class = f"{type(model).__module__}.{type(model).__qualname__}"
+    trace.layers = int(model.config.get_text_config().num_hidden_layers)
+    span = Span(trace.layers, asked["start"], asked["period"], asked["end"])
+    axes |= axes_of(mesh)
+    tracer = Tracer(model, case.roots, axes, span, batch * sequence)
+    with fake, as_on_cuda(), unseen():
+        optimizer = _optimizer(family, model, trace)
+        tracer.ledger.holds(model, lambda name: wildcard(name.rpartition(".")[0]))
+        if optimizer is not None:
+            _remembers(optimizer, model, tracer)
+        ids = torch.randint(3, vocabulary(model), (batch, sequence))
+        with tracer.on(), Elsewhere("cpu"):
+            run(case, model, loss, optimizer, ids, tracer, trace)
+    trace.head, trace.vocabulary = tracer.head, vocabulary(model)
+    trace.operations, trace.collectives, trace.moved = tracer.operations(), tracer.collectives(), tracer.sums.moved()
+    trace.memory, trace.asked = tracer.ledger.memory(), dict(tracer.routing.asked)
+    trace.dispatches, trace.views, trace.calls = dict(tracer.dispatches), dict(tracer.views), dict(tracer.calls)
+    if any(item.name == "_grouped_mm" for item in trace.operations):
+        trace.assumptions.append(f"every one of {tracer.routing.experts} experts gets as many tokens as the next")
+    trace.seconds = round(time.perf_counter() - started, 2)
+    return trace
+
+
+def built(family: str, case: Case, tensors: AbstractContextManager[Any]) -> tuple[nn.Module, Any, Loss, str]:
+    """Model, mesh, loss and its name, as the framework makes them. `tensors` is entered where tensors are made."""
+    with case.during("model"):
+        return (_nemo if family == "nemo" else _hugging_face)(case, tensors)
+
+
+def run(
+    case: Case, model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer | None, ids: torch.Tensor,
+    tracer: Tracer, trace: StepTrace,
+) -> None:  # fmt: skip
+    """Forward, loss, backward, optimizer step; what stops it is kept, with everything up to there."""
+    try:
+        value = loss(model, ids, tracer)
+        tracer.enter("backward")
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(lambda it: _is_gradient(it, tracer))
+        value.backward()
+        del value
+        tracer.enter("step")
+        if optimizer is not None:
+            _update(case, optimizer, trace)
+            optimizer.zero_grad(set_to_none=True)
+        tracer.enter("")
+    except Exception as error:  # noqa: BLE001 - what stops a framework's step is part of the answer
+        trace.stopped = failure(error, tracer.phase, case.roots)[0]
+
+
+def _update(case: Case, optimizer: torch.optim.Optimizer, trace: StepTrace) -> None:
+    """The optimizer's step; where its fused kernel refuses these parameters, the same optimizer without it."""
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        if not any(group.get("fused") for group in optimizer.param_groups):
+            raise
+        for group in optimizer.param_groups:
+            group["fused"] = False
+        said = failure(error, "step", case.roots)[0].message
+        trace.assumptions.append(
+            f"the framework's default optimizer raises here ({said[:120]}): priced with fused=False"
+        )
+        optimizer.step()
+
+
+def _is_gradient(parameter: torch.Tensor, tracer: Tracer) -> None:
+    if parameter.grad is not None:
+        tracer.ledger.see(local(parameter.grad), "backward", OUTSIDE, GRADIENTS)
+
+
+def _remembers(optimizer: torch.optim.Optimizer, model: nn.Module, tracer: Tracer) -> None:
+    """Make the optimizer's state as a step before this one has left it, one parameter at a time: that cannot fail over
+    which parameters stand together."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+            parameter.grad = None
+            for value in optimizer.state[parameter].values():
+                if isinstance(value, torch.Tensor):
+                    place = Place(wildcard(name.rpartition(".")[0]))
+                    tracer.ledger.see(local(value), "before", place, OPTIMIZER)
+
+
+@contextmanager
+def as_on_cuda() -> Iterator[None]:
+    """An optimizer that takes a list of tensors at once on CUDA and not on the CPU takes it here too."""
+    from torch.optim import optimizer
+
+    devices = optimizer._get_foreach_kernels_supported_devices
+    optimizer._get_foreach_kernels_supported_devices = lambda: [*devices(), "cpu"]
+    try:
+        yield
+    finally:
+        optimizer._get_foreach_kernels_supported_devices = devices
+
+
+def _optimizer(family: str, model: nn.Module, trace: StepTrace) -> torch.optim.Optimizer | None:
+    """AdamW as the framework makes it by default, over the groups of parameters that it makes."""
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    options: dict[str, Any] = {}
+    groups = [{"params": [parameter for _, parameter in trainable]}]
+    if family != "nemo":
+        from transformers import Trainer, TrainingArguments
+
+        arguments = TrainingArguments(output_dir="trainer", report_to=[], use_cpu=True)
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        decays = set(Trainer.get_decay_parameter_names(None, model))
+        groups = [
+            {"params": [parameter for name, parameter in trainable if (name in decays) is wanted]}
+            for wanted in (True, False)
+        ]
+        groups = [group for group in groups if group["params"]]
+    else:
+        kind = torch.optim.AdamW
+    trace.optimizer = f"{kind.__name__}({', '.join(f'{name}={value}' for name, value in options.items())})"
+    return kind(groups, **options)
+
+
+def vocabulary(model: nn.Module) -> int:
+    """How many tokens the model knows."""
+    return int(model.config.get_text_config().vocab_size)
+
+
+def _nemo(case: Case, tensors: AbstractContextManager[Any]) -> tuple[nn.Module, Any, Loss, str]:
+    from tpscope.frameworks.inside.nemo import Meshes, build
+
+    meshes = Meshes(case, case.request.layout)
+    model = build(case, str(case.folder), meshes, "meta", DTYPE)
+    with tensors:
+        model = meshes.apply(filled(model))
+    criterion = importlib.import_module(NEMO_LOSS).MaskedCrossEntropy()
+
+    def loss(model: nn.Module, ids: torch.Tensor, tracer: Tracer) -> torch.Tensor:
+        output = model(input_ids=ids)
+        logits = getattr(output, "logits", output)
+        tracer.enter("loss")
+        value = criterion(logits, ids)
+        return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+    return model, meshes.mesh, loss, type(criterion).__name__
+
+
+def _hugging_face(case: Case, tensors: AbstractContextManager[Any]) -> tuple[nn.Module, Any, Loss, str]:
+    asked = Asked(case.request.layout.tp)
+    model = hf_engine.build(str(case.folder), "meta", case.request.remote_code is not None, DTYPE)
+    config, mesh = hf_engine.prepare(case, type(model), asked)
+    with tensors:
+        model, _ = hf_engine.apply(case, filled(model), config, mesh, asked)
+    own = model.loss_function
+
+    def loss(model: nn.Module, ids: torch.Tensor, tracer: Tracer) -> torch.Tensor:
+        def entered(*arguments: Any, **options: Any) -> torch.Tensor:
+            tracer.enter("loss")
+            return own(*arguments, **options)
+
+        model.loss_function = entered
+        return model(input_ids=ids, labels=ids).loss
+
+    return model, mesh if hasattr(mesh, "mesh_dim_names") else None, loss, getattr(own, "__name__", "")

@@ -1,0 +1,1 @@
+"""What a step costs: traffic, memory and time, from a trace of the frameworks' real code at full size."""

@@ -1,0 +1,180 @@
+"""Trace a step in every framework and price it on a machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from tpscope.compare.result import Model
+from tpscope.compare.run import Pool, Question
+from tpscope.errors import NoFramework
+from tpscope.frameworks.registry import Target
+from tpscope.language.answer import Failure
+from tpscope.language.measured.price import Collective, Moved, StepTrace
+from tpscope.language.verdict import Status
+from tpscope.price import cost
+from tpscope.price.hardware import Machine
+from tpscope.price.memory import memory_cost
+from tpscope.price.result import HeadCost, Priced, Prices, Saved, Traffic, Waste
+from tpscope.price.trace import Traced, traced
+
+_DEFAULTS = (
+    "bf16 weights, gradients and optimizer states",
+    "no activation checkpointing",
+    "eager: nothing is compiled",
+)
+_TP_SIZES = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is priced besides the model and its layout: a machine, one micro-batch of a rank, and whether the smallest
+    TP size that fits is looked for."""
+
+    machine: Machine
+    hardware: str
+    batch: int
+    sequence: int
+    smallest_tp: bool = False
+
+
+def price(question: Question, targets: list[Target], pool: Pool, setting: Setting) -> Prices:
+    """The prices of one question. Raises NoFramework if no framework could be run at all."""
+    spec = question.model
+    layout = {**question.layout.sizes, "world": question.layout.world}
+    layout["sequence_parallel"] = question.layout.sequence_parallel
+    model = Model(spec.name, spec.architecture, spec.model_type, spec.source, spec.status, spec.config)
+    result = Prices(model, layout, setting.batch, setting.sequence, setting.hardware)
+    pool.prepare(targets)
+    result.frameworks = pool.each(lambda target: _column(question, target, pool, setting), targets)
+    if all(
+        column.error is not None and column.error.kind in ("ImportError", "ProcessDied") for column in result.frameworks
+    ):
+        words = "; ".join(f"{column.id}: {column.error.message}" for column in result.frameworks if column.error)
+        raise NoFramework(f"no framework could be run: {words}")
+    return result
+
+
+def _column(question: Question, target: Target, pool: Pool, setting: Setting) -> Priced:
+    if why := _untraced(question, target):
+        return Priced(target.id, Status.UNSUPPORTED, Failure("NotTraced", why, "trace"))
+    column = priced(target.id, traced(question, target, pool, setting.batch, setting.sequence), question, setting)
+    if question.layout.sequence_parallel and column.error is None:
+        column.sequence_parallel = _saved(column, question, target, pool, setting)
+    if setting.smallest_tp and column.error is None:
+        column.smallest_tp = _smallest(question, target, pool, setting)
+    return column
+
+
+def _untraced(question: Question, target: Target) -> str:
+    """Why a layout is not traced in a framework; empty if it is."""
+    layout = question.layout
+    others = [axis for axis in ("pp", "cp") if getattr(layout, axis) > 1]
+    if target.family.name != "nemo":
+        others += [axis for axis in ("dp_shard", "dp_replicate") if getattr(layout, axis) > 1]
+    return f"{', '.join(others)} of {target.family.name} is not priced yet" if others else ""
+
+
+def _saved(column: Priced, question: Question, target: Target, pool: Pool, setting: Setting) -> Saved:
+    """What sequence parallelism changes: the same step traced without it."""
+    other = replace(question, layout=replace(question.layout, sequence_parallel=False))
+    without = priced(target.id, traced(other, target, pool, setting.batch, setting.sequence), other, setting)
+    now, before = (it.memory.by_category.get("activations", 0) for it in (column, without))
+    same = [(item.kind, item.bytes, item.per_step) for item in column.collectives] == [
+        (item.kind, item.bytes, item.per_step) for item in without.collectives
+    ]
+    if same and now == before:
+        return Saved(now, before, "sequence parallelism was asked for and changes nothing")
+    share = (before - now) / before if before else 0.0
+    sizes = f"{now / 2**30:.1f} GiB, {before / 2**30:.1f} without sequence parallelism"
+    words = f"activations at the peak {sizes} ({share:.0%} less)"
+    return Saved(now, before, words)
+
+
+def _smallest(question: Question, target: Target, pool: Pool, setting: Setting) -> int | None:
+    """The smallest TP size at which a step fits, each size traced."""
+    for size in _TP_SIZES:
+        other = replace(question, layout=replace(question.layout, tp=size))
+        found = traced(other, target, pool, setting.batch, setting.sequence)
+        if found.trace is not None and fits(memory_cost(found.trace.memory).peak_bytes, setting.machine):
+            return size
+    return None
+
+
+def fits(peak: int, machine: Machine) -> bool:
+    """True if a peak leaves what the CUDA context, NCCL and the allocator take."""
+    return peak + machine.reserved_bytes <= machine.memory_bytes
+
+
+def priced(name: str, found: Traced, question: Question, setting: Setting) -> Priced:
+    """One column."""
+    column = Priced(name, shims=found.shims, seconds=found.seconds)
+    trace = found.trace
+    if trace is None:
+        column.status, column.error = _standing(found), found.error
+        return column
+    column.model_class, column.loss, column.optimizer, column.layers = (
+        trace.model_class, trace.loss, trace.optimizer, trace.layers,
+    )  # fmt: skip
+    column.assumptions = [*_DEFAULTS, *trace.assumptions]
+    if trace.stopped is not None:
+        column.assumptions.append(
+            f"the framework's own {trace.stopped.phase} stops here ({trace.stopped.kind}: {trace.stopped.message}): "
+            "what comes after it is not priced"
+        )
+    column.asked_of_data = trace.asked
+    column.assumptions += [
+        f"answered without data, {count} times a step: {what}" for what, count in trace.asked.items()
+    ]
+    column.collectives = [_traffic(item, trace, question, setting.machine) for item in trace.collectives]
+    column.waste = [_waste(item, trace) for item in trace.moved]
+    column.memory = memory_cost(trace.memory)
+    column.head = _head(trace, setting.batch * setting.sequence)
+    column.flops = sum(item.flops * item.count for item in trace.operations)
+    column.time = cost.step_time(trace, setting.machine, question.layout, setting.batch * setting.sequence)
+    column.fits = fits(column.memory.peak_bytes, setting.machine) if column.memory.peak_bytes else None
+    return column
+
+
+def _standing(found: Traced) -> Status:
+    """A framework that raises in a statement of its own refuses; anything else is a crash."""
+    error = found.error
+    if error is not None and error.kind in ("ImportError", "ModuleNotFoundError"):
+        return Status.UNSUPPORTED
+    said = error is not None and error.where is not None and error.where.text.startswith(("raise", "assert"))
+    return Status.REFUSED if said else Status.CRASHED
+
+
+def _traffic(item: Collective, trace: StepTrace, question: Question, machine: Machine) -> Traffic:
+    return Traffic(
+        item.phase, item.kind, item.axis, item.module,
+        item.count / trace.layers if ".*" in item.module and trace.layers else 0,
+        item.count, item.bytes, cost.wire_bytes(item), item.dtype, item.ranks,
+        round(cost.collective_seconds(item, machine, question.layout) * item.count * 1e3, 3), item.where,
+    )  # fmt: skip
+
+
+def _waste(item: Moved, trace: StepTrace) -> Waste:
+    issued, needed = item.issued / trace.layers, item.distinct / trace.layers
+    kind = item.kind.replace("_", "-")
+    words = f"{issued:.3g} {item.phase} {kind}s a layer, {needed:.3g} needed" if issued > needed else ""
+    return Waste(item.phase, item.kind, issued, needed, item.modules, words)
+
+
+def _head(trace: StepTrace, tokens: int) -> HeadCost:
+    """Who gathers the logits: an all_gather in the head's own module is the plan's, one in the loss is the loss's. What
+    the head gathers of its input is smaller than logits are."""
+    for item in trace.collectives:
+        if item.kind != "all_gather" or prod(item.shape) < tokens * trace.vocabulary:
+            continue
+        if item.phase == "loss" or (item.phase == "forward" and item.module == trace.head):
+            by = "loss" if item.phase == "loss" else "plan"
+            return HeadCost("gathered", by, item.dtype, item.bytes, item.where)
+    return HeadCost("never")
+
+
+def sizes(layout: dict[str, Any]) -> str:
+    """A layout in a few words."""
+    said = [f"{axis}={size}" for axis, size in layout.items() if isinstance(size, int) and size > 1 and axis != "world"]
+    return ", ".join(said) or "tp=1"

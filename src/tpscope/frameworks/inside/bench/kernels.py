@@ -40,7 +40,7 @@ def matmul(m: int, k: int, n: int, way: str, device: torch.device) -> Run:
 
 
 def memory(op: str, rows: int, width: int, device: torch.device) -> Run:
-    """A kernel bound by memory over `[rows, width]` in bf16 (cross entropy and softmax in fp32, as losses take them)."""
+    """A kernel bound by memory over `[rows, width]` in bf16; cross entropy and softmax in fp32, as losses take them."""
     one = torch.randn(rows, width, device=device, dtype=_BF16)
     if op == "add":
         other = torch.randn_like(one)

@@ -42,7 +42,7 @@ class Tiny(subject.Subject):
         return torch.optim.AdamW(self.model.parameters(), lr=0.0)
 
 
-def planned(options, tp):
+def planned(options, tp, models):
     build = table.Build("llama-3.1-8b", tp)
     return [table.Case(build, 64, loss) for loss in sys.argv[1].split(",")]
 

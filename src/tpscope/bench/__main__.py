@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("tpscope.bench", description=__doc__)
     parser.add_argument("--family", default="transformers", help="nemo or transformers, as importable here")
     parser.add_argument("--site", action="append", help="a folder of unpacked wheels, put in front of the environment")
-    parser.add_argument("--models", default=",".join(table.MODELS), help="catalog names, with commas")
+    parser.add_argument("--models", default="", help=f"catalog names, with commas; default {','.join(table.MODELS)}")
     parser.add_argument("--sequences", default=",".join(map(str, table.SEQUENCES)), help="tokens, with commas")
     parser.add_argument("--tp", type=int, help="default: the number of ranks")
     parser.add_argument("--tiers", default="0,1,2", help="0 eager, 1 compiled, 2 compiled with sequence parallel")
@@ -84,17 +84,21 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         from tpscope.bench.calibration import calibrate
 
         calibrate(ranks, setting, options.out, options.calibrate)
+        ranks.say("end")
+        session.leave()
         return 0
     if options.prove:
-        from tpscope.bench.proofs import prove
+        from tpscope.bench import proofs
 
-        return prove(ranks, setting, options)
+        models = options.models.split(",") if options.models else list(proofs.MODELS)
+        return proofs.prove(ranks, setting, options, configs(models, small=False))
     tp = options.tp or ranks.size
     if tp != ranks.size:
         raise UserError(f"--tp {tp} over {ranks.size} ranks: bench lays tp over all ranks; start torchrun with {tp}")
-    chosen = planned(options, tp)
+    models = options.models.split(",") if options.models else list(table.MODELS)
+    chosen = planned(options, tp, models)
     plan = session.Plan(
-        options.family, chosen, configs(options.models.split(","), options.rehearse), setting, repeats=options.repeats,
+        options.family, chosen, configs(models, options.rehearse), setting, repeats=options.repeats,
         case_seconds=options.case_seconds, budget_seconds=options.budget_seconds,
     )  # fmt: skip
     ranks.say(f"{len(chosen)} cases, order by seed {options.seed}: {'; '.join(case.name for case in chosen)}")
@@ -104,13 +108,13 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     return 0
 
 
-def planned(options: argparse.Namespace, tp: int) -> list[table.Case]:
+def planned(options: argparse.Namespace, tp: int, models: list[str]) -> list[table.Case]:
     """The cases of a command line in their order."""
     sequences = [int(length) for length in options.sequences.split(",")]
     if options.rehearse:
         sequences = [64, 96]
     tiers = {int(tier) for tier in options.tiers.split(",")}
-    every = table.standard(options.family, tp, options.models.split(","), sequences)
+    every = table.standard(options.family, tp, models, sequences)
     return table.shuffled([case for case in every if case.tier in tiers], options.seed)
 
 

@@ -67,12 +67,20 @@ def join(rehearsal: bool) -> Ranks:
         os.environ.setdefault("MASTER_PORT", "29511")
         os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK=str(local))
     limit = datetime.timedelta(seconds=600)
+    store, rank, size = next(dist.rendezvous("env://"))
+    # torchrun with a fixed port keeps its store over restarts, and with it the addresses of processes that are gone.
+    options: dict[str, Any] = {
+        "store": dist.PrefixStore(f"bench-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store),
+        "rank": rank,
+        "world_size": size,
+        "timeout": limit,
+    }
     if rehearsal:
-        dist.init_process_group("gloo", timeout=limit)
+        dist.init_process_group("gloo", **options)
         return Ranks(dist.get_rank(), size, torch.device("cpu"), dist.new_group(backend="gloo", timeout=limit))
     device = torch.device("cuda", local)
     torch.cuda.set_device(device)
-    dist.init_process_group("nccl", timeout=limit, device_id=device)
+    dist.init_process_group("nccl", device_id=device, **options)
     return Ranks(dist.get_rank(), size, device, dist.new_group(backend="gloo", timeout=limit))
 
 

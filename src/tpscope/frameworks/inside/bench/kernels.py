@@ -148,7 +148,8 @@ def dispatch(op: str, device: torch.device) -> Run:
         from torch.distributed.tensor import DTensor
 
         return lambda: DTensor.from_local(small, mesh, [Replicate()], run_check=False)
-    return lambda: torch.distributed._functional_collectives.all_reduce(small, "sum", mesh)
+    functional = torch.distributed._functional_collectives
+    return lambda: functional.wait_tensor(functional.all_reduce(small, "sum", mesh))
 
 
 def optimizer(way: str, numbers: int, tensors: int, device: torch.device) -> Run:

@@ -83,6 +83,7 @@ def measure(subject: Subject, asked: Asked, together: Callable[[], None]) -> Mea
         found.forward_backward.append(forward + backward)
     found.memory["peak_bytes"] = _peak(device)
     found.memory["reserved"] = _reserved(device)
+    found.memory["device_used"] = _used(device)
     found.memory["weights"] = _bytes(subject.model.parameters())
     found.memory["gradients"] = _bytes(item.grad for item in subject.model.parameters() if item.grad is not None)
     if asked.optimizer:
@@ -201,6 +202,14 @@ def _allocated(device: torch.device) -> int:
 
 def _reserved(device: torch.device) -> int:
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
+
+def _used(device: torch.device) -> int:
+    """All that is in use on the device: the allocator's, and the driver's and NCCL's beside it."""
+    if device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return int(total - free)
 
 
 def _peak(device: torch.device) -> int:

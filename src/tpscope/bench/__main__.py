@@ -21,14 +21,40 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for. Exit status 2 where it cannot be meant."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
-    for folder in reversed(options.site or []):
-        if not Path(folder).is_dir():
-            return _wrong(f"--site {folder}: no such folder; unpack the framework's wheels there first")
-        sys.path.insert(0, str(Path(folder).resolve()))
     try:
+        if options.with_:
+            _overlay(options)
+        for folder in reversed(options.site or []):
+            if not Path(folder).is_dir():
+                raise UserError(f"--site {folder}: no such folder; unpack the framework's wheels there first")
+            sys.path.insert(0, str(Path(folder).resolve()))
         return _run(options, given)
     except UserError as error:
         return _wrong(str(error))
+
+
+# In a process of its own: what it imports must not stand in front of the overlay's own packages.
+_FIND = """
+import sys
+from tpscope.errors import UserError
+from tpscope.frameworks.overlay import ensure
+from tpscope.frameworks.targets import resolve
+try:
+    print(*ensure(resolve([sys.argv[1]], None)[0], lambda text: print(text, file=sys.stderr)).sources, sep="\\n")
+except UserError as error:
+    sys.exit(f"--with {error}")
+"""
+
+
+def _overlay(options: argparse.Namespace) -> None:
+    """Put a version's overlay in front, installed if it is not there. Axolotl's brings the transformers that it pins."""
+    done = subprocess.run([sys.executable, "-c", _FIND, options.with_], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(f"--with {options.with_} cannot be had; the message above says why")
+    options.site = [*done.stdout.split(), *(options.site or [])]
+    family = options.with_.partition("@")[0]
+    options.family = {"axolotl": "transformers"}.get(family, family)
+    options.stands_for = options.stands_for or (options.with_ if family == "axolotl" else "")
 
 
 def _wrong(sentence: str) -> int:
@@ -40,6 +66,7 @@ def _wrong(sentence: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("tpscope.bench", description=__doc__)
     parser.add_argument("--family", default="transformers", help="nemo or transformers, as importable here")
+    parser.add_argument("--with", dest="with_", metavar="ID", help="a version by its overlay, as nemo@0.7.0")
     parser.add_argument("--site", action="append", help="a folder of unpacked wheels, put in front of the environment")
     parser.add_argument("--models", default="", help=f"catalog names, with commas; default {','.join(table.MODELS)}")
     parser.add_argument("--sequences", default=",".join(map(str, table.SEQUENCES)), help="tokens, with commas")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import sys
 import tempfile
 import time
@@ -93,7 +94,6 @@ def prove(ranks: Ranks, setting: Setting, options: argparse.Namespace, configs: 
 def _answer(
     case: ProofCase, ranks: Ranks, setting: Setting, options: argparse.Namespace, configs: dict[str, dict[str, Any]]
 ) -> ProofAnswer:
-    from tpscope.frameworks.inside.bench import proof
 
     folder = ranks.first(tempfile.mkdtemp(prefix="tpscope-proof-") if ranks.rank == 0 else None)
     framework, _, version = setting.framework.partition("@")
@@ -102,7 +102,10 @@ def _answer(
         framework=setting.framework, version=version, variant="", model=case.model,
         config=shrink(configs[case.model]).config, tp=ranks.size, scenario=case.scenario, roots=roots, folder=folder,
     )  # fmt: skip
-    return proof.prove(framework, request, dist.get_rank(), ranks.device, case.dtype)
+    # Imported when it is needed: it imports much, and the framework with it.
+    proof = importlib.import_module("tpscope.frameworks.inside.bench.proof")
+    found: ProofAnswer = proof.prove(framework, request, dist.get_rank(), ranks.device, case.dtype)
+    return found
 
 
 def _row(setting: Setting, case: ProofCase, order: int, said: list[ProofAnswer], seconds: float) -> dict[str, Any]:
@@ -114,8 +117,8 @@ def _row(setting: Setting, case: ProofCase, order: int, said: list[ProofAnswer],
     if verdict == Verdict.EQUAL and blind:
         verdict = Verdict.INCONCLUSIVE
         sentence = (
-            f"nothing beyond rounding was seen; but in {case.dtype} rounding explains a missing half of the gradient of "
-            f"{len(blind)} of {len(compared)} parameters"
+            f"nothing beyond rounding was seen; but in {case.dtype} rounding explains a missing half of the gradient "
+            f"of {len(blind)} of {len(compared)} parameters"
         )
     furthest = max(compared, key=lambda row: (row.error or 0.0) / row.tolerance, default=None)
     return {

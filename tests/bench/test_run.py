@@ -47,18 +47,8 @@ def test_a_case_that_died_says_how_and_the_others_have_times(died):
 @pytest.mark.frameworks
 def test_a_rehearsal_of_two_cases_runs_the_real_loader_and_says_what_it_is(tmp_path):
     out = tmp_path / "rows.jsonl"
-    arguments = [
-        "--rehearse",
-        "--with",
-        "transformers@5.23.0",
-        "--models",
-        "qwen3-8b",
-        "--repeats",
-        "2",
-        "--tiers",
-        "0",
-    ]
-    done = torchrun(["-m", "tpscope.bench", *arguments, "--out", str(out)])
+    which = ["--with", "transformers@5.23.0", "--models", "qwen3-8b", "--repeats", "2", "--tiers", "0"]
+    done = torchrun(["-m", "tpscope.bench", "--rehearse", *which, "--out", str(out)])
     assert done.returncode == 0, done.stderr[-3000:]
     plain = [made for made in rows_of(out) if made["loss"] == "ForCausalLMLoss"]
     assert len(plain) == 2

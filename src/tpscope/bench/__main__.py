@@ -47,7 +47,7 @@ except UserError as error:
 
 
 def _overlay(options: argparse.Namespace) -> None:
-    """Put a version's overlay in front, installed if it is not there. Axolotl's brings the transformers that it pins."""
+    """Put a version's overlay in front, installed if missing. Axolotl's brings the transformers that it pins."""
     done = subprocess.run([sys.executable, "-c", _FIND, options.with_], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise UserError(f"--with {options.with_} cannot be had; the message above says why")

@@ -143,7 +143,8 @@ def _row(setting: Setting, case: ProofCase, order: int, said: list[ProofAnswer],
         "largest_tolerance": _finite(max((row.tolerance for row in compared), default=None)),
         "blind": blind,
         "ranks_agree": worst.ranks_agree,
-        "shims": worst.shims,
+        # Written where all proofs are in float64.
+        "shims": [text.replace("float64", case.dtype) for text in worst.shims],
         "shallower": [
             {"depth": str(one.depth), "verdict": str(one.verdict), "sentence": one.sentence} for one in worst.shallower
         ],

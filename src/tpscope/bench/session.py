@@ -80,7 +80,7 @@ def join(rehearsal: bool) -> Ranks:
         return Ranks(dist.get_rank(), size, torch.device("cpu"), dist.new_group(backend="gloo", timeout=limit))
     device = torch.device("cuda", local)
     torch.cuda.set_device(device)
-    dist.init_process_group("nccl", device_id=device, **options)
+    dist.init_process_group("nccl", **options)
     return Ranks(dist.get_rank(), size, device, dist.new_group(backend="gloo", timeout=limit))
 
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TPSCOPE := $(BIN)/tpscope
 
-.PHONY: compare report study experiments test check sweep clean
+.PHONY: compare report study experiments bench test check sweep clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make study     run what the study needs and write docs/analysis and specs/"
 	@echo "make report    the whole study with TP=2 and 8, as Markdown and as one page, into out/"
 	@echo "make experiments   choosing a plan, edge cases, styles in plain PyTorch: measured again on this machine, into results/"
+	@echo "make bench     rehearse the GPU benchmark on this CPU: small models, two gloo ranks, rows into out/"
 	@echo "make sweep     catalog x framework versions (x scenarios, proved: an hour) into results/, and the pages from it"
 
 .venv/ready: pyproject.toml constraints.txt
@@ -41,6 +42,10 @@ experiments: .venv/ready
 	$(BIN)/python -m tpscope.report.experiments.edges
 	$(BIN)/python -m tpscope.report.experiments.styles
 	$(BIN)/python -m tpscope.report.study --generate
+
+bench: .venv/ready
+	$(BIN)/python -m torch.distributed.run --nproc-per-node 2 --max-restarts 2 -m tpscope.bench \
+	    --rehearse --with transformers@5.23.0 --tiers 0 --repeats 3 --out out/bench-rehearsal.jsonl
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2

@@ -12,8 +12,8 @@ import tpscope
 SOURCE = Path(tpscope.__file__).parent
 # A room may import the rooms after it, never those before it.
 ROOMS = (
-    "cli", "cli_check", "cli_recommend", "cli_report", "cli_prove", "cli_price", "report", "render", "recommend",
-    "check", "prove", "price", "compare", "frameworks", "models", "bugs", "language", "errors",
+    "cli", "cli_check", "cli_recommend", "cli_report", "cli_prove", "cli_price", "report", "render", "bench",
+    "recommend", "check", "prove", "price", "compare", "frameworks", "models", "bugs", "language", "errors",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -51,7 +51,7 @@ def test_an_arrow_upward_would_be_seen(tmp_path):
 
 INSIDE = [
     path
-    for folder in ("", "experiments", "price")
+    for folder in ("", "experiments", "price", "bench")
     for path in sorted((SOURCE / "frameworks/inside" / folder).glob("*.py"))
 ]
 

@@ -1,0 +1,270 @@
+"""The ranks of one run: group, watchdog, and the loop over cases in which a case that dies costs only itself."""
+
+from __future__ import annotations
+
+import datetime
+import faulthandler
+import gc
+import io
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from tpscope.bench.cases import Build, Case
+from tpscope.bench.rows import Entry, Journal, Result, Setting, row
+from tpscope.frameworks.inside.bench import subject as subjects
+from tpscope.frameworks.inside.bench.measure import Asked, forget, measure
+from tpscope.frameworks.inside.bench.subject import Subject, Wanted
+
+GRACE_SECONDS = 15.0
+AGAIN = 75
+
+
+@dataclass
+class Ranks:
+    """This process among the others. `host` is a gloo group of ours, apart from the framework's on the device."""
+
+    rank: int
+    size: int
+    device: torch.device
+    host: Any
+
+    def together(self) -> None:
+        """Wait until every rank is here."""
+        dist.barrier(group=self.host)
+
+    def all(self, value: Any) -> list[Any]:
+        """The value of every rank, in order."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self.host)
+        return found
+
+    def first(self, value: Any) -> Any:
+        """Rank 0's value."""
+        holder = [value]
+        dist.broadcast_object_list(holder, src=0, group=self.host)
+        return holder[0]
+
+    def say(self, text: str) -> None:
+        """A line in the log, by rank 0."""
+        if self.rank == 0:
+            print(f"[bench {time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+def join(rehearsal: bool) -> Ranks:
+    """Enter the group that torchrun has laid out: NCCL on this rank's GPU, or gloo for a rehearsal."""
+    size, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    if size == 1:
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29511")
+        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK=str(local))
+    limit = datetime.timedelta(seconds=600)
+    store, rank, size = next(dist.rendezvous("env://"))
+    # torchrun with a fixed port keeps its store over restarts, and with it the addresses of processes that are gone.
+    options: dict[str, Any] = {
+        "store": dist.PrefixStore(f"bench-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store),
+        "rank": rank,
+        "world_size": size,
+        "timeout": limit,
+    }
+    if rehearsal:
+        dist.init_process_group("gloo", **options)
+        return Ranks(dist.get_rank(), size, torch.device("cpu"), dist.new_group(backend="gloo", timeout=limit))
+    device = torch.device("cuda", local)
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", **options)
+    return Ranks(dist.get_rank(), size, device, dist.new_group(backend="gloo", timeout=limit))
+
+
+class Watchdog:
+    """Ends this process when its case takes too long, or goes on after another rank has failed: torchrun then starts
+    all ranks again, and they go on with the next case."""
+
+    def __init__(self, journal: Journal, ranks: Ranks, seconds: float):
+        self.journal, self.ranks, self.seconds = journal, ranks, seconds
+        self._order: int | None = None
+        self._since = 0.0
+        self._guard = threading.Lock()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def case(self, order: int | None) -> None:
+        """The case that starts now, or None between two."""
+        with self._guard:
+            self._order, self._since = order, time.monotonic()
+
+    def _watch(self) -> None:
+        told = 0.0
+        while True:
+            time.sleep(1.0)
+            with self._guard:
+                order, since = self._order, self._since
+            if order is None:
+                told = 0.0
+                continue
+            if time.monotonic() - since > self.seconds:
+                self._end(order, f"no end after {self.seconds:.0f} s")
+            others = [entry for entry in self.journal.entries() if entry.what == "failed" and entry.order == order]
+            if any(entry.rank != self.ranks.rank for entry in others):
+                told = told or time.monotonic()
+                if time.monotonic() - told > GRACE_SECONDS:
+                    self._end(order, "waited for a rank that had failed")
+
+    def _end(self, order: int, why: str) -> None:
+        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        self.journal.note(Entry("failed", self.journal.run, order, self.ranks.rank, why))
+        os._exit(AGAIN)
+
+
+@dataclass
+class Plan:
+    """What a run is to do: a framework family, its cases in their order, the configs of their models."""
+
+    family: str
+    cases: Sequence[Case]
+    configs: dict[str, dict[str, Any]]
+    setting: Setting
+    warmup: int = 2
+    repeats: int = 7
+    case_seconds: float = 120.0
+    budget_seconds: float = 1e9
+
+
+class Session:
+    """One process over all cases of one framework version."""
+
+    def __init__(self, plan: Plan, ranks: Ranks, journal: Journal):
+        self.plan, self.ranks, self.journal = plan, ranks, journal
+        self._subject: Subject | None = None
+        self._build: Build | None = None
+
+    def run(self) -> None:
+        """Every case that has no row yet, in order, until the budget is spent."""
+        plan, ranks = self.plan, self.ranks
+        began = ranks.first(self.journal.began(time.time()) if ranks.rank == 0 else None)
+        if ranks.rank == 0:
+            for order in self.journal.lost():
+                why = self.journal.failure(order) or "the process ended without a word"
+                self._write(order, Result(error=f"the process died in this case: {why}"))
+        waiting = ranks.first(
+            sorted(set(range(len(plan.cases))) - self.journal.finished()) if ranks.rank == 0 else None
+        )
+        watchdog = Watchdog(self.journal, ranks, plan.case_seconds)
+        for order in waiting:
+            spent = ranks.first(time.time() - began)
+            if spent > plan.budget_seconds:
+                left = [plan.cases[index].name for index in waiting[waiting.index(order) :]]
+                ranks.say(f"budget of {plan.budget_seconds:.0f} s spent; not run: {'; '.join(left)}")
+                break
+            watchdog.case(order)
+            self._one(order)
+            watchdog.case(None)
+        self._drop()
+
+    def _one(self, order: int) -> None:
+        case, ranks = self.plan.cases[order], self.ranks
+        if ranks.rank == 0:
+            self.journal.note(Entry("started", self.journal.run, order, at=time.time()))
+        ranks.together()
+        started, mine, error = time.monotonic(), None, None
+        try:
+            subject = self._ready(case.build)
+            loss = case.loss or subject.losses()[0]
+            warmup = self.plan.warmup + (1 if case.build.compiled else 0)
+            asked = Asked(case.batch, case.sequence, loss, warmup, self.plan.repeats)
+            mine = measure(subject, asked, ranks.together).plain()
+        except Exception as problem:  # noqa: BLE001 - whatever a framework raises is the answer of this case
+            error = told(problem)
+            self.journal.note(Entry("failed", self.journal.run, order, ranks.rank, error))
+            # The traceback's frames hold the tensors of the step that failed.
+            traceback.clear_frames(problem.__traceback__)
+        said = ranks.all((mine, error))
+        errors = [f"rank {rank}: {text}" for rank, (_, text) in enumerate(said) if text]
+        result = Result([found for found, _ in said if found and not errors], "; ".join(errors) or None)
+        result.layers = int(self.plan.configs[case.build.model].get("num_hidden_layers", 0))
+        if self._subject is not None:
+            result.loss = case.loss or self._subject.losses()[0]
+            result.compile_by = self._subject.compile_by
+        self._write(order, result, time.monotonic() - started)
+        if errors:
+            self._drop()
+            self._sound()
+
+    def _ready(self, build: Build) -> Subject:
+        """The model of a case: the one at hand, or a new one. What torch.compile knew of other shapes is forgotten, as
+        it is in a run that trains on one shape."""
+        if build.compiled:
+            torch._dynamo.reset()
+        if self._subject is not None and self._build == build:
+            return self._subject
+        self._drop()
+        torch.manual_seed(self.plan.setting.seed)
+        config = self.plan.configs[build.model]
+        wanted = Wanted(config, build.tp, build.sequence_parallel, build.compiled, self.plan.setting.dtype)
+        started = time.monotonic()
+        self._subject = subjects.build(self.plan.family, wanted, self.ranks.device)
+        self._build = build
+        self.ranks.say(f"built {build} in {time.monotonic() - started:.1f} s")
+        return self._subject
+
+    def _drop(self) -> None:
+        """Let go of the model at hand and of what the allocator keeps."""
+        if self._subject is not None:
+            forget(self._subject)
+        self._subject = self._build = None
+        torch._dynamo.reset()
+        gc.collect()
+        if self.ranks.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _sound(self) -> None:
+        """After a failure: end this process if the device does not answer any more, so that a new one goes on."""
+        try:
+            torch.ones(1, device=self.ranks.device).add_(1).item()
+        except Exception:  # noqa: BLE001 - an illegal access leaves every later call with its error
+            os._exit(AGAIN)
+
+    def _write(self, order: int, result: Result, seconds: float = 0.0) -> None:
+        if self.ranks.rank != 0:
+            return
+        case = self.plan.cases[order]
+        made = row(self.plan.setting, case, order, result)
+        self.journal.write(order, made)
+        self.ranks.say(f"{len(self.journal.finished())}/{len(self.plan.cases)} {summary(made)} ({seconds:.0f} s)")
+
+
+def summary(made: dict[str, Any]) -> str:
+    """A row in one line of a log."""
+    head = f"{made['framework']} {made['model']} tp={made['layout']['tp']}"
+    head += " sp" if made["layout"]["sequence_parallel"] else ""
+    head += (" compiled" if made["compiled"] else "") + f" seq={made['sequence']} {made['loss']}"
+    if made["error"]:
+        return f"{head}: ERROR {made['error'][:600]}"
+    times, step = made["milliseconds"], made["optimizer_milliseconds"]
+    parts = [f"{times['median']:.1f} ms [{times['low']:.1f} {times['high']:.1f}]"]
+    parts.append(f"peak {made['memory']['peak_bytes'] / 2**30:.2f} GiB, loss {made['loss_value']:.4f}")
+    parts.append(f"optimizer {step['median']:.1f} ms" if step else "no optimizer step")
+    parts += [f"default optimizer raised {made['optimizer_error'][:120]}"] if made["optimizer_error"] else []
+    return f"{head}: {', '.join(parts)}"
+
+
+def told(problem: BaseException) -> str:
+    """An exception with the innermost lines of its traceback, in one string."""
+    out = io.StringIO()
+    traceback.print_exception(problem, limit=-4, file=out)
+    return (
+        f"{type(problem).__name__}: {' '.join(str(problem).split())[:500]} | {' '.join(out.getvalue().split())[-900:]}"
+    )
+
+
+def leave() -> None:
+    """Leave the group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,76 @@
+"""transformers on real devices: its own loader distributes and initialises; the model's own loss, or Liger's."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from tpscope.frameworks.inside.bench.subject import Subject, Wanted
+
+_LIGER = "LigerFusedLinearCrossEntropy"
+_FUSED = {"adamw_torch": {}, "adamw_torch_fused": {"fused": True}}
+
+
+def build(wanted: Wanted, device: torch.device) -> HfSubject:
+    """`from_pretrained` with the class's own plan and no file: its loader makes missing weights on the device."""
+    from transformers import AutoConfig
+    from transformers.distributed import DistributedConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    made = {key: value for key, value in wanted.config.items() if key != "model_type"}
+    config = AutoConfig.for_model(wanted.config["model_type"], **made)
+    subject = HfSubject(wanted, device)
+    options: dict[str, Any] = {"device_map": device} if device.type == "cuda" else {}
+    if wanted.tp > 1:
+        options = {"distributed_config": DistributedConfig(tp_size=wanted.tp)}
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model: nn.Module = kind.from_pretrained(
+        None, config=config, state_dict={}, dtype=subject.dtype, attn_implementation="sdpa", **options
+    )
+    # The Trainer takes a cache for nothing while it trains.
+    model.config.use_cache = False
+    model.train()
+    subject.inner = subject.model = model
+    if wanted.compiled:
+        subject.model = importlib.import_module("accelerate.utils").compile_regions(model)
+    return subject
+
+
+class HfSubject(Subject):
+    """A model of transformers' own class, as its loader returns it."""
+
+    compile_by = (
+        "accelerate.utils.compile_regions: torch.compile of every decoder layer, and of what stands beside them"
+    )
+    inner: nn.Module
+
+    def losses(self) -> tuple[str, ...]:
+        own = getattr(self.inner, "loss_function", None)
+        return (getattr(own, "__name__", "loss_function"), _LIGER)
+
+    def prepare(self, loss: str) -> None:
+        """The class's own forward, or Liger's with the loss fused into the head, put on this model alone."""
+        if loss == _LIGER:
+            liger = importlib.import_module("liger_kernel.transformers")
+            apply = getattr(liger, f"apply_liger_kernel_to_{self.wanted.config['model_type']}")
+            apply(
+                rope=False, cross_entropy=False, fused_linear_cross_entropy=True, rms_norm=False, swiglu=False,
+                model=self.inner,
+            )  # fmt: skip
+        elif "forward" in vars(self.inner):
+            del self.inner.forward
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """As the Trainer calls a model: labels inside, their number given."""
+        tokens = ids.shape[0] * (ids.shape[1] - 1)
+        loss: torch.Tensor = self.model(input_ids=ids, labels=ids, num_items_in_batch=tokens).loss
+        return loss
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What `TrainingArguments.optim` names by default, with the Trainer's options."""
+        kind = importlib.import_module("transformers.training_args").TrainingArguments.default_optim
+        decayed = {"lr": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
+        return torch.optim.AdamW(self.inner.parameters(), **decayed, **_FUSED[str(kind)])  # type: ignore[arg-type]

@@ -1,0 +1,67 @@
+"""Rows and the journal beside them."""
+
+import json
+
+from tpscope.bench.cases import Build, Case
+from tpscope.bench.rows import Entry, Journal, Result, Setting, row
+
+SETTING = Setting("nemo@0.7.0", "NVIDIA H200 x2", "2.11.0", {"torch": "2.11.0"}, "torchrun ...", "abc1234")
+CASE = Case(Build("llama-3.1-8b", 2), 8192)
+
+
+def measured(times, peak, loss=1.0):
+    return {
+        "forward_backward": times, "forward": times, "first": 9.0, "step": [], "step_name": "", "step_error": None,
+        "loss": loss, "memory": {"peak_bytes": peak}, "model_class": "m.M", "notes": [],
+    }  # fmt: skip
+
+
+def test_a_row_has_the_fields_that_price_reads():
+    made = row(SETTING, CASE, 3, Result([measured([1.0, 3.0, 2.0], 7)], None, 32, "MaskedCrossEntropy"))
+    wanted = {
+        "row": "case", "framework": "nemo@0.7.0", "model": "llama-3.1-8b", "batch": 1, "sequence": 8192,
+        "layout": {"tp": 2, "sequence_parallel": False}, "dtype": "bfloat16", "compiled": False, "layers": 32,
+        "loss": "MaskedCrossEntropy", "scope": "forward-backward", "hardware": "NVIDIA H200 x2", "torch": "2.11.0",
+        "milliseconds": {"median": 2.0, "low": 1.0, "high": 3.0, "repeats": 3}, "memory": {"peak_bytes": 7},
+        "loss_value": 1.0, "order": 3, "commit": "abc1234", "error": None, "rehearsal": False,
+    }  # fmt: skip
+    assert {key: made[key] for key in wanted} == wanted
+    assert {"packages", "command", "date"} <= set(made)
+
+
+def test_a_step_takes_as_long_as_its_slowest_rank():
+    both = [measured([1.0, 4.0], 7), measured([3.0, 2.0], 9)]
+    made = row(SETTING, CASE, 0, Result(both))
+    assert made["milliseconds"]["low"] == 3.0
+    assert made["milliseconds"]["high"] == 4.0
+    assert made["memory"]["peak_bytes"] == 9
+    alone = row(SETTING, CASE, 0, Result(both[:1]))
+    assert alone["milliseconds"]["low"] == 1.0
+
+
+def test_a_case_with_an_error_has_a_row_and_no_time():
+    made = row(SETTING, CASE, 0, Result(error="rank 1: OutOfMemoryError"))
+    assert made["error"] == "rank 1: OutOfMemoryError"
+    assert made["milliseconds"] is None
+    assert made["loss_value"] is None
+    json.dumps(made)
+
+
+def test_the_journal_knows_which_case_a_process_died_in(tmp_path):
+    journal = Journal(tmp_path / "rows.jsonl", "one")
+    journal.note(Entry("started", "one", 0))
+    journal.write(0, {"row": "case"})
+    journal.note(Entry("started", "one", 1))
+    journal.note(Entry("failed", "one", 1, 1, "no end after 9 s"))
+    again = Journal(tmp_path / "rows.jsonl", "one")
+    assert again.finished() == {0}
+    assert again.lost() == [1]
+    assert again.failure(1) == "rank 1: no end after 9 s"
+    assert again.failure(0) is None
+    assert Journal(tmp_path / "rows.jsonl", "another").lost() == []
+
+
+def test_a_run_began_when_its_first_process_did(tmp_path):
+    journal = Journal(tmp_path / "rows.jsonl", "one")
+    assert journal.began(100.0) == 100.0
+    assert Journal(tmp_path / "rows.jsonl", "one").began(200.0) == 100.0

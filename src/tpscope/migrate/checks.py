@@ -66,11 +66,20 @@ def said(side: Side, own: bool) -> list[Check]:
     if answer is None or answer.error is not None:
         words = f"{answer.error.kind}: {answer.error.message}" if answer and answer.error else "it was not asked"
         return [Check(name, Standing.UNCHECKED, words)]
-    checks = [_complaint(name, item, own) for item in answer.findings]
+    checks = [_complaint(name, item, own) for item in answer.findings if not other_branch(item, side.data)]
     if not any(check.standing is Standing.FAILED for check in checks):
         words = f"{TITLE[side.kind]}'s own loader takes it" + (f": {_sizes(answer.mesh)}" if answer.mesh else "")
         checks.insert(0, Check(name, Standing.OK, words))
     return checks
+
+
+def other_branch(item: KeyFinding, data: dict[str, Any]) -> bool:
+    """True for a key that is only unknown to the prompt types of preference training, which the file does not ask for.
+
+    A dataset's `type` is one of several classes; the reading compares it with each of them.
+    """
+    preference = "UserDefinedDPOType" in item.message or "UserDefinedKTOType" in item.message
+    return item.kind is Complaint.UNKNOWN and preference and not data.get("rl")
 
 
 def _complaint(name: str, item: KeyFinding, own: bool) -> Check:

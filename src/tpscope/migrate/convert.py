@@ -34,6 +34,11 @@ def ranks_of(source: Source, world: int | None) -> Ranks:
             f"{source.file}: {sizes} take {others} ranks, which does not divide a world of {world}; "
             f"give a --world that is a multiple of {others}"
         )
+    if data is not None and source.kind == "nemo" and data * others != world:
+        raise UserError(
+            f"{source.file}: dp_size {data} with the other axes makes {data * others} ranks, and the world is {world}; "
+            "change one of them"
+        )
     return Ranks(world, tp, cp, pp, ep, world // others)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tpscope.errors import NoFramework, UserError
 from tpscope.frameworks import registry
 from tpscope.frameworks.registry import Target
-from tpscope.migrate import checks, evidence, write
+from tpscope.migrate import checks, evidence, proofs, write
 from tpscope.migrate.convert import OTHER, convert, ranks_of
 from tpscope.migrate.job import TITLE, Draft, Ranks
 from tpscope.migrate.result import Check, Migration, Standing
@@ -93,8 +93,6 @@ def _look(
             if shim not in result.shims:
                 result.shims.append(shim)
     if asked.prove:
-        from tpscope.migrate import proofs
-
         result.checks += proofs.proven(before, after, result, say, asked.fresh)
 
 

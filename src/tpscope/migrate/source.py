@@ -85,7 +85,7 @@ def read(path: Path) -> Source:
     document = yaml_of(path)
     plain = {str(key): value for key, value in document.data.items()}
     source = Source(str(path), kind_of(plain, str(path)), plain, _tree(path), repeated=document.repeated)
-    comments = _comments(source.tree)
+    comments = _comments(source.tree, text_of(path).splitlines())
     source.leaves = list(_leaves(source.tree, plain, comments))
     first = min((leaf.line for leaf in source.leaves), default=1)
     source.head = tuple(text for line, (text, alone) in sorted(comments.items()) if alone and line + 1 < first - 1)
@@ -169,15 +169,18 @@ def _around(line: int, comments: dict[int, tuple[str, bool]]) -> tuple[tuple[str
     return tuple(text for text in above if not text.startswith(OURS)), "" if beside.startswith(OURS) else beside
 
 
-def _comments(tree: Any) -> dict[int, tuple[str, bool]]:
+def _comments(tree: Any, lines: list[str]) -> dict[int, tuple[str, bool]]:
     """Every comment by its line: its text, and whether it stands there alone."""
     found: dict[int, tuple[str, bool]] = {}
     for token in _tokens(tree, set()):
         for offset, text in enumerate(token.value.split("\n")):
-            if text.strip().startswith("#"):
-                alone = offset > 0 or token.start_mark.column == 0 or token.value.startswith("\n")
-                words = text.strip().lstrip("#").strip()
-                found[token.start_mark.line + offset] = (words, alone)
+            if not text.strip().startswith("#"):
+                continue
+            # ruamel's marks are a line late where the comment follows a plain scalar: the file itself decides.
+            near = token.start_mark.line + offset
+            at = next((n for n in (near, near - 1, near + 1) if 0 <= n < len(lines) and text.strip() in lines[n]), None)
+            if at is not None and at not in found:
+                found[at] = (text.strip().lstrip("#").strip(), lines[at].lstrip().startswith("#"))
     return found
 
 

@@ -289,6 +289,7 @@ def _item(part: dict[str, Any]) -> tuple[dict[str, Any], Verdict, str]:
         if part.get(key):
             item[key] = part[key]
     if name == "ChatDataset":
+        item["split"] = part.get("split") or "train"
         item["type"] = "chat_template"
         why = "the tokenizer's chat template in both; which end-of-turn tokens count in the loss is the template's"
         return item, Verdict.APPROXIMATED, why
@@ -324,7 +325,7 @@ def _columns(mapping: dict[str, Any]) -> dict[str, Any]:
 def _shared(job: Job, part: dict[str, Any]) -> tuple[str, float] | None:
     """The whole split and the share that is validated on, where both sections cut one split in two."""
     other = job.source.plain.get("validation_dataset")
-    if not isinstance(other, dict) or {**part, "split": 0} != {**other, "split": 0}:
+    if not isinstance(other, dict) or _same(part) != _same(other):
         return None
     train, test = str(part.get("split")), str(other.get("split"))
     if (found := _PERCENT.fullmatch(train)) and test == f"{found['name']}[{found['share']}%:]":
@@ -332,6 +333,12 @@ def _shared(job: Job, part: dict[str, Any]) -> tuple[str, float] | None:
     if (found := re.fullmatch(r"([\w./-]+)\[:-(\d+)\]", train)) and test == f"{found[1]}[-{found[2]}:]":
         return found[1], int(found[2])
     return None
+
+
+def _same(part: dict[str, Any]) -> dict[str, Any]:
+    """What tells one dataset from another: not its split, nor how long its samples may be."""
+    apart = ("split", "tokenizer", "seq_length", "truncation", "padding")
+    return {key: value for key, value in part.items() if key not in apart}
 
 
 def _put_item(job: Job, target: str, section: str, item: dict[str, Any], verdict: Verdict, why: str) -> None:

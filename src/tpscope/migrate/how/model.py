@@ -237,7 +237,10 @@ def attention_to_nemo(job: Job) -> None:
 def attention_to_axolotl(job: Job) -> None:
     """`model.attn_implementation`, else the backend of NeMo's own model classes."""
     path, name = job.first("model.attn_implementation", "model.backend.attn")
-    if name is None:
+    if job.ranks.cp > 1 and name != "flash_attention_2":
+        why = "Axolotl's context parallelism is ring attention, which needs this one"
+        job.put("attn_implementation", "flash_attention_2", Verdict.APPROXIMATED, path, why)
+    elif name is None:
         why = "NeMo takes flash_attention_2 where flash-attn is installed, else sdpa; sdpa runs everywhere"
         job.put("attn_implementation", "sdpa", Verdict.APPROXIMATED, reason=why)
     elif path == "model.attn_implementation" and name in _BOTH:

@@ -8,6 +8,8 @@ from tpscope.migrate.job import Job
 from tpscope.migrate.result import Verdict
 
 _ADAMW = "torch.optim.AdamW"
+# The same by NeMo's own configuration, which takes groups of parameters.
+TYPED = "nemo_automodel.components.optim.optimizer.AdamWConfig"
 # What transformers' Trainer leaves out of weight decay, as a pattern on names.
 SPARED = r"bias|layernorm|rmsnorm|(^|[._])norm($|\.)"
 _EIGHT = "another library's 8-bit states: other block sizes, so other rounding"
@@ -35,7 +37,8 @@ _NEMO: dict[str, tuple[str, dict[str, Any], Verdict, str]] = {
              "Dion with NeMo's own grouping of parameters"),
 }  # fmt: skip
 _BACK = {
-    _ADAMW: "adamw_torch", "torchao.optim.AdamW8bit": "adamw_torch_8bit", "torchao.optim.AdamW4bit": "adamw_torch_4bit",
+    _ADAMW: "adamw_torch",
+    TYPED: "adamw_torch", "torchao.optim.AdamW8bit": "adamw_torch_8bit", "torchao.optim.AdamW4bit": "adamw_torch_4bit",
     "torchao.optim.AdamWFp8": "ao_adamw_fp8", "torch.optim.SGD": "sgd", "torch.optim.Adagrad": "adagrad",
     "torch.optim.RMSprop": "rmsprop", "adamw": "adamw_torch",
     "nemo_automodel.components.optim.optimizer.FlashAdamWConfig": "flash_adamw", "flashoptim.FlashAdamW": "flash_adamw",
@@ -105,7 +108,7 @@ def to_axolotl(job: Job) -> None:
 
 
 def _name(job: Job, target: str) -> tuple[str, Verdict, str]:
-    if target in ("torch.optim.AdamW", "adamw") and job.get("optimizer.fused"):
+    if target in (_ADAMW, TYPED, "adamw") and job.get("optimizer.fused"):
         return "adamw_torch_fused", Verdict.DERIVED, ""
     if target in _BACK:
         return _BACK[target], Verdict.DERIVED, f"{target} is {_BACK[target]}"
@@ -139,10 +142,17 @@ def decay_to_nemo(job: Job) -> None:
         why = "Axolotl's default, written out: torch's AdamW decays by 0.01"
         job.put("optimizer.weight_decay", 0.0, Verdict.DERIVED, "weight_decay" if job.leaf("weight_decay") else "", why)
         return
-    job.put("optimizer.weight_decay", value, Verdict.RENAMED, "weight_decay")
-    if value and not job.source.has("adapter"):
-        why = "transformers' Trainer spares norms and biases; NeMo decays whatever it trains unless told"
-        job.put("optimizer.param_group_overrides", [{"pattern": SPARED, "wd_mult": 0.0}], Verdict.DERIVED, reason=why)
+    target = job.draft.written["optimizer._target_"]
+    spared = "transformers' Trainer spares norms and biases; NeMo decays whatever it trains unless told"
+    if not value or job.source.has("adapter"):
+        job.put("optimizer.weight_decay", value, Verdict.RENAMED, "weight_decay")
+    elif target.value == _ADAMW:
+        target.value = TYPED
+        job.put("optimizer.weight_decay", value, Verdict.RENAMED, "weight_decay")
+        groups = [{"pattern": SPARED, "wd_mult": 0.0}]
+        job.put("optimizer.param_group_overrides", groups, Verdict.DERIVED, reason=spared)
+    else:
+        job.put("optimizer.weight_decay", value, Verdict.APPROXIMATED, "weight_decay", spared)
 
 
 def decay_to_axolotl(job: Job) -> None:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tpscope.migrate.how import batch, data, kernels, layout, lora, model, optimizer, run, schedule, simple
+from tpscope.migrate.how import (
+    batch,
+    data,
+    data_back,
+    kernels,
+    layout,
+    length,
+    lora,
+    model,
+    optimizer,
+    run,
+    schedule,
+    simple,
+)
 from tpscope.migrate.job import Job
 
 Function = Callable[[Job], None]
@@ -36,8 +49,8 @@ HOW: dict[str, dict[str, Function]] = {
     "schedule": {"nemo": schedule.to_nemo, "axolotl": schedule.to_axolotl},
     "epochs": {"nemo": schedule.epochs_to_nemo, "axolotl": schedule.epochs_to_axolotl},
     "loss": {"nemo": kernels.to_nemo, "axolotl": kernels.to_axolotl},
-    "length": {"nemo": data.length_to_nemo, "axolotl": data.length_to_axolotl},
-    "datasets": {"nemo": data.to_nemo, "axolotl": data.to_axolotl},
+    "length": {"nemo": length.to_nemo, "axolotl": length.to_axolotl},
+    "datasets": {"nemo": data.to_nemo, "axolotl": data_back.to_axolotl},
     "saving": {"nemo": run.saving_to_nemo, "axolotl": run.saving_to_axolotl},
     "evaluating": {"nemo": run.evaluating_to_nemo, "axolotl": run.evaluating_to_axolotl},
     "resume": {"nemo": run.resume_to_nemo, "axolotl": run.resume_to_axolotl},

@@ -63,6 +63,7 @@ sweep: .venv/ready
 	$(TPSCOPE) prove --self-test --full --fresh --json results/selftest.json
 	$(BIN)/python -m tpscope.report.guide_record
 	$(BIN)/python -m tpscope.report.guidance
+	TPSCOPE_SWEEP=1 $(BIN)/python -m pytest -q tests/migrate/test_accepted.py
 	$(BIN)/python -m tpscope.report.study --generate
 	$(BIN)/python -m tpscope.report.pages
 

@@ -12,7 +12,7 @@ import tpscope
 SOURCE = Path(tpscope.__file__).parent
 # A room may import the rooms after it, never those before it.
 ROOMS = (
-    "cli", "cli_check", "cli_recommend", "cli_report", "cli_prove", "cli_price", "report", "render", "bench",
+    "cli", "cli_check", "cli_migrate", "cli_recommend", "cli_report", "cli_prove", "cli_price", "report", "render", "migrate", "bench",
     "recommend", "check", "prove", "price", "compare", "frameworks", "models", "bugs", "language", "errors",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))

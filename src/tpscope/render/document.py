@@ -17,6 +17,7 @@ from tpscope.check.result import Check
 from tpscope.compare.result import Comparison
 from tpscope.errors import UserError
 from tpscope.language.answer import to_json
+from tpscope.migrate.result import Migration
 from tpscope.price.check import Accuracies
 from tpscope.price.result import Prices
 from tpscope.prove.result import Proofs
@@ -26,6 +27,7 @@ from tpscope.recommend.result import Recommendation
 RESULTS: dict[str, type] = {
     "compare": Comparison, "prove": Proofs, "check": Check, "selftest": SelfTest, "recommend": Recommendation,
     "price": Prices, "price-check": Accuracies,
+    "migrate": Migration,
 }  # fmt: skip
 
 

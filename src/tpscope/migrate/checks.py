@@ -1,0 +1,179 @@
+"""What the frameworks themselves say of input and output, and whether both mean the same."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tpscope.bugs import Bug
+from tpscope.check import known
+from tpscope.check import layout as layouts
+from tpscope.check.implied import implied
+from tpscope.errors import UserError
+from tpscope.frameworks import reading
+from tpscope.frameworks.registry import Target
+from tpscope.frameworks.targets import environment
+from tpscope.language.answer import TrailLine
+from tpscope.language.keys import Complaint, KeyFinding, KeysAnswer, KeysRequest
+from tpscope.language.layout import Layout
+from tpscope.migrate.evidence import found, root_of
+from tpscope.migrate.facts import facts
+from tpscope.migrate.job import TITLE, Ranks
+from tpscope.migrate.result import Check, Standing
+from tpscope.migrate.rows import Place
+from tpscope.models import axolotl_yaml, nemo_yaml
+from tpscope.models.read import read
+from tpscope.models.spec import Intent, ModelSpec
+
+_TIED = Place("axolotl/loaders/utils.py", "and model_config.tie_word_embeddings")
+# What a GPU machine has and this one need not have is no fault of the file.
+_HERE = ("in this environment", "is not installed", "No module named", "requires CUDA", "Install ")
+
+
+@dataclass
+class Side:
+    """One file under one framework: what it says, and what the framework says of it."""
+
+    kind: str
+    target: Target
+    data: dict[str, Any]
+    file: str
+    answer: KeysAnswer | None = None
+
+
+def readings(sides: list[Side], config: dict[str, Any], world: int, say: Any, fresh: bool = False) -> None:
+    """Have each framework read its own file, side by side."""
+    places = [environment(side.target, lambda text: say("install", text)) for side in sides]
+
+    def ask(pair: tuple[Side, Any]) -> None:
+        side, place = pair
+        request = KeysRequest(side.target.id, json.loads(json.dumps(side.data, default=str)), config, world)
+        say("run", f"{side.target.id} reading {side.file}")
+        side.answer = reading.read(request, side.target, place, fresh)
+        say("done", f"{side.target.id} reading {side.file}")
+
+    with ThreadPoolExecutor(len(sides)) as executor:
+        list(executor.map(ask, zip(sides, places, strict=True)))
+
+
+def said(side: Side, own: bool) -> list[Check]:
+    """What a framework said, as checks. `own` is true for the output, where an unknown key would be our fault."""
+    answer = side.answer
+    name = f"{side.target.id} reads {'the output' if own else 'the input'}"
+    if answer is None or answer.error is not None:
+        words = f"{answer.error.kind}: {answer.error.message}" if answer and answer.error else "it was not asked"
+        return [Check(name, Standing.UNCHECKED, words)]
+    checks = [_complaint(name, item, own) for item in answer.findings if not other_branch(item, side.data)]
+    if not any(check.standing is Standing.FAILED for check in checks):
+        words = f"{TITLE[side.kind]}'s own loader takes it" + (f": {_sizes(answer.mesh)}" if answer.mesh else "")
+        checks.insert(0, Check(name, Standing.OK, words))
+    return checks
+
+
+def other_branch(item: KeyFinding, data: dict[str, Any]) -> bool:
+    """True for a key that is only unknown to the prompt types of preference training, which the file does not ask for.
+
+    A dataset's `type` is one of several classes; the reading compares it with each of them.
+    """
+    preference = "UserDefinedDPOType" in item.message or "UserDefinedKTOType" in item.message
+    return item.kind is Complaint.UNKNOWN and preference and not data.get("rl")
+
+
+def _complaint(name: str, item: KeyFinding, own: bool) -> Check:
+    standing = Standing.FAILED if item.raises else Standing.TOLD
+    if item.kind is Complaint.UNCHECKED or any(word in item.message for word in _HERE):
+        standing = Standing.UNCHECKED
+    elif item.kind is Complaint.UNKNOWN and own:
+        standing = Standing.FAILED
+    near = f"; did you mean {' or '.join(item.closest)}?" if item.closest else ""
+    key = f"{item.key}: " if item.key else ""
+    return Check(name, standing, f"{key}{item.message}{near}", evidence=[item.where] if item.where else [])
+
+
+def _sizes(mesh: dict[str, int]) -> str:
+    return ", ".join(f"{axis} {size}" for axis, size in mesh.items()) or "one rank"
+
+
+def meaning(source: Side, target: Side, ranks: Ranks) -> list[Check]:
+    """Numbers of a step, worked out from each file on its own, and the meshes that the frameworks built."""
+    before, after = (facts(side.kind, side.data, ranks) for side in (source, target))
+    checks = []
+    for name in before:
+        left, right = before[name], after.get(name)
+        if left is None or right is None:
+            checks.append(Check(name, Standing.UNCHECKED, "one of the files does not say it", left, right))
+        else:
+            standing = Standing.OK if left == right else Standing.FAILED
+            checks.append(Check(name, standing, "" if left == right else "both files should say the same", left, right))
+    left, right = (_axes(side.answer.mesh) if side.answer else None for side in (source, target))
+    if left is not None and right is not None:
+        why = "" if left == right else "the frameworks lay the ranks out differently"
+        checks.append(Check("mesh", Standing.TOLD if why else Standing.OK, why, left, right))
+    return checks
+
+
+def _axes(mesh: dict[str, int] | None) -> dict[str, int] | None:
+    """A mesh in both frameworks' terms: data ranks (copies and shards), tp, cp, pp."""
+    if mesh is None:
+        return None
+    data = 1
+    for axis in ("dp_replicate", "dp_shard"):
+        data *= mesh.get(axis, 1)
+    data = data if data > 1 else mesh.get("dp", 1)
+    return {"data": data, **{axis: mesh.get(axis, 1) for axis in ("tp", "cp", "pp")}}
+
+
+def model_of(path: Path) -> tuple[ModelSpec | None, str]:
+    """The model that a file names, as far as it is known here, and why not."""
+    try:
+        spec, _ = read(str(path))
+    except UserError as error:
+        return None, str(error)
+    return spec, ""
+
+
+def pitfalls(side: Side, spec: ModelSpec | None, world: int) -> list[Check]:
+    """What a framework is known to do wrong with this file: entries of the bug book, and tied embeddings."""
+    intent = _intent(side)
+    if spec is None or intent is None:
+        return []
+    fitted = _fitted(intent, spec, world, side)
+    checks = [_told(bug, side) for bug in _bugs(side, spec, intent, fitted)]
+    if side.kind == "axolotl" and fitted.tp > 1 and spec.config.get("tie_word_embeddings") is True:
+        why = f"{spec.name} ties its embeddings, and Axolotl refuses tensor parallelism then"
+        line: list[TrailLine] = [found(_TIED, root_of(side.target))]
+        checks.append(Check(f"pitfall of {side.target.id}", Standing.FAILED, why, evidence=line))
+    if side.kind == "axolotl" and fitted.pp > 1:
+        checks.append(Check(f"pitfall of {side.target.id}", Standing.FAILED, "Axolotl has no pipeline parallelism"))
+    problem = layouts.head_problem(spec, fitted.tp)
+    if problem:
+        checks.append(Check(f"pitfall of {side.target.id}", Standing.TOLD, problem))
+    return checks
+
+
+def _intent(side: Side) -> Intent | None:
+    reader = axolotl_yaml.intent if side.kind == "axolotl" else nemo_yaml.intent
+    try:
+        return reader(side.data, Path(side.file))[1]
+    except UserError:
+        return None
+
+
+def _fitted(intent: Intent, spec: ModelSpec, world: int, side: Side) -> Layout:
+    fitted = layouts.fit(intent, spec, world, side.answer.mesh if side.answer else None).layout
+    sharded = side.kind == "nemo" or bool(intent.settings.get("fsdp") or intent.settings.get("fsdp_config"))
+    return fitted if sharded else replace(fitted, dp_shard=1, dp_replicate=1)
+
+
+def _bugs(side: Side, spec: ModelSpec, intent: Intent, fitted: Layout) -> list[Bug]:
+    packages = side.answer.packages if side.answer else {}
+    wanted = implied(intent, spec, fitted)
+    return known.matching(packages, side.kind, side.target.version, spec, fitted, wanted, side.data)
+
+
+def _told(bug: Bug, side: Side) -> Check:
+    mend = f"; {bug.framework} {bug.fixed} has it mended" if bug.fixed else ""
+    return Check(f"pitfall of {side.target.id}", Standing.TOLD, f"{bug.title} (bugs/{bug.id}){mend}")

@@ -34,8 +34,12 @@ def put(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
                 table[key] = new
 
 
-def divide(model: nn.Module, settings: Mapping[str, int]) -> None:
-    """Divide whole numbers that modules read, by `module.attribute`; a number of a config becomes the module's own."""
+def divide(model: nn.Module, settings: Mapping[str, int]) -> list[tuple[Any, str, int]]:
+    """Divide whole numbers that modules read, by `module.attribute`; a number of a config becomes the module's own.
+
+    Returns what was there before, as (holder, attribute, number).
+    """
+    before: list[tuple[Any, str, int]] = []
     for name, divisor in settings.items():
         owner, _, attribute = name.rpartition(".")
         parent, _, last = owner.rpartition(".")
@@ -44,4 +48,6 @@ def divide(model: nn.Module, settings: Mapping[str, int]) -> None:
             if _OWN not in holder.__dict__:
                 holder.__dict__[_OWN] = holder.__dict__["config"] = copy.copy(holder.config)
             holder = holder.config
+        before.append((holder, attribute, getattr(holder, attribute)))
         setattr(holder, attribute, getattr(holder, attribute) // divisor)
+    return before

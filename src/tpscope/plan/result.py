@@ -48,13 +48,17 @@ class PlanProof:
 
 @dataclass
 class PlanCase:
-    """The plan at one number of ranks. `fraction`: parameters that are cut, of the published sizes where known."""
+    """The plan at one number of ranks. `fraction`: parameters that are cut, of the published sizes where known.
+
+    `classes`: the class of every module that owns weights of a region, by pattern (formats speak of modules).
+    """
 
     tp: int
     plan: Sharding
     proof: PlanProof
     fraction: float
     misfit: str = ""
+    classes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

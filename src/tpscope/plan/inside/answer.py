@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from tpscope.engine.parallelize import held_fraction
 from tpscope.errors import UserError
+from tpscope.language.plan import wildcard
 from tpscope.language.sharding import Region, Sharding
 from tpscope.language.verdict import Verdict
 from tpscope.models.shrink import shrink
@@ -54,7 +56,7 @@ def default_config(model_type: str) -> dict[str, Any]:
     """The default config of a model type, shrunk."""
     from transformers import AutoConfig
 
-    config = AutoConfig.for_model(model_type).to_dict()
+    config = json.loads(AutoConfig.for_model(model_type).to_json_string(use_diff=False))
     return shrink({**config, "model_type": model_type}, experts=EXPERTS).config
 
 
@@ -66,19 +68,27 @@ def _case(
     if outcome.equal:
         outcome = prove(fused, plan, again, ids)
     verdict = Verdict.CRASHED if outcome.error else Verdict.EQUAL if outcome.equal else Verdict.DIFFERENT
+    if outcome.equal and len(outcome.dead) > outcome.compared // 4:
+        verdict = Verdict.INCONCLUSIVE  # a gradient that is no larger than noise shows nothing
     proof = PlanProof(
         verdict, outcome.loss_error, outcome.largest, outcome.wrong, outcome.compared, outcome.error,
         outcome.collectives, list(outcome.dead),
     )  # fmt: skip
     if broken and outcome.equal:
         proof.controls = {item.what: item.found for item in controls(fused, plan, again, ids)}
-    case = PlanCase(plan.tp, plan, proof, plan.sharded_fraction)
+    case = PlanCase(plan.tp, plan, proof, plan.sharded_fraction, classes=_classes(model, plan))
     if published is not None:
         try:
             case.fraction = held_fraction(published, plan)
         except UserError as error:
             case.misfit = str(error)
     return case
+
+
+def _classes(model: Any, plan: Sharding) -> dict[str, str]:
+    wanted = {name.rpartition(".")[0] for region in plan.regions for name in region.shares}
+    found = {wildcard(name): type(module).__name__ for name, module in model.named_modules()}
+    return {name: found[name] for name in sorted(wanted) if name in found}
 
 
 def _proven(plan: Sharding, model: Any, known: Reference, ids: torch.Tensor) -> tuple[Sharding, Outcome]:

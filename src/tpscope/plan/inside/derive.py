@@ -12,7 +12,7 @@ from torch import nn
 from tpscope.language.plan import wildcard
 from tpscope.language.sharding import Cut, Region, RegionKind, Segment, Share, Sharding, Whole
 from tpscope.plan.inside.settings import fitting
-from tpscope.plan.inside.subject import Calls, fresh, logits_of, record, replica, tokens
+from tpscope.plan.inside.subject import Calls, fresh, logits_of, record, replica, stirred_call, tokens
 from tpscope.plan.inside.touch import Prober, Touches, Trial
 from tpscope.plan.inside.units import Division, Stuck, divisions
 
@@ -87,7 +87,7 @@ class Deriver:
         module, call = self.model.get_submodule(name), self.calls.single(name)
         children = [child for child, part in module.named_children() if any(True for _ in part.parameters())]
         if call is not None and children and any(p.dim() > 1 for p in module.parameters()):
-            found = self._try(Trial(module, call), ("module", _structure(module)), ranks)
+            found = self._try(Trial(module, stirred_call(call)), ("module", _structure(module)), ranks)
             if isinstance(found, _Found):
                 self._add(name, (name,), name, found)
                 return
@@ -114,13 +114,15 @@ class Deriver:
                 members = tuple(leaves[first : end + 1])
                 if not any(p.dim() > 1 for p in root.get_submodule(leaves[first]).parameters()):
                     continue
-                trial = Trial(root, call, members, leaf)
+                trial = Trial(root, stirred_call(call), members, leaf)
                 found = self._try(trial, ("span", _structure(root), members), ranks)
                 if isinstance(found, _Found):
                     entries = tuple(f"{top}.{name}" for name in _entries(trial))
                     self._add(top, entries, f"{top}.{leaf}", found)
                     begin = end + 1
                     break
+                if found:
+                    self._reasons.setdefault(f"{top}.{leaf}", found)
 
     def _leaves(self, root: nn.Module, top: str) -> list[str]:
         """Modules under a layer that hold parameters themselves and are called once, in the order of their calls."""

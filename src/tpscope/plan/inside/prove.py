@@ -14,10 +14,9 @@ from torch import nn
 from tpscope.engine.parallelize import parallelize
 from tpscope.engine.slices import take
 from tpscope.engine.vocabulary import causal_loss
-from tpscope.frameworks.inside.proof.noise import Jitter
 from tpscope.language.sharding import Region, Share, Sharding
+from tpscope.plan.inside.noise import MARGIN, Noise
 from tpscope.plan.inside.subject import logits_of, replica, tokens
-from tpscope.plan.inside.touch import MARGIN
 
 _SEEDS = (1, 2)
 _PATIENCE = 120.0
@@ -97,7 +96,7 @@ def reference(model: nn.Module, ids: torch.Tensor) -> Reference:
 
 def _whole(model: nn.Module, ids: torch.Tensor, seed: int | None) -> tuple[float, dict[str, torch.Tensor]]:
     own = replica(model)
-    with Jitter(seed) if seed is not None else nullcontext():
+    with Noise(seed) if seed is not None else nullcontext():
         logits = logits_of(own, ids)[:, :-1]
         loss = nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1))
         loss.backward()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,11 +16,11 @@ import torch
 from torch import nn
 
 from tpscope.engine.slices import divide, put, take
-from tpscope.frameworks.inside.proof.noise import Jitter
-from tpscope.plan.inside.touch import MARGIN, Trial
+from tpscope.plan.inside.noise import MARGIN, Noise
+from tpscope.plan.inside.touch import Trial
 from tpscope.plan.inside.units import Division, Stuck
 
-MOST_TRIES = 4000
+MOST_TRIES, MOST_SECONDS = 4000, 6.0
 
 
 def reads(trial: Trial) -> dict[str, int]:
@@ -50,17 +51,26 @@ def _watch(thing: Any, name: str, found: dict[str, int]) -> None:
     thing.__class__ = type(cls.__name__, (cls,), {"__getattribute__": read, "__module__": cls.__module__})
 
 
-def local(trial: Trial, division: Division, settings: dict[str, int], rank: int, ranks: int) -> list[torch.Tensor]:
-    """What one rank's region gives on its slices."""
-    own = trial.copy()
-    for name, share in division.shares.items():
-        tensor = trial.root.get_parameter(name) if _is_parameter(trial.root, name) else trial.root.get_buffer(name)
-        if share.cut is not None:
-            put(own.root, name, take(tensor.detach(), share.cut, rank, ranks))
-        elif share.once and rank:
-            put(own.root, name, torch.zeros_like(tensor))
-    divide(own.root, settings)
-    return own.outputs()
+class _Rank:
+    """What one rank runs: a copy of the region on its slices, with settings that come and go."""
+
+    def __init__(self, trial: Trial, division: Division, rank: int, ranks: int):
+        self._own = trial.copy()
+        for name, share in division.shares.items():
+            tensor = trial.root.get_parameter(name) if _is_parameter(trial.root, name) else trial.root.get_buffer(name)
+            if share.cut is not None:
+                put(self._own.root, name, take(tensor.detach(), share.cut, rank, ranks))
+            elif share.once and rank:
+                put(self._own.root, name, torch.zeros_like(tensor))
+
+    def outputs(self, settings: dict[str, int]) -> list[torch.Tensor]:
+        """What the region gives on its slices under these settings."""
+        undo = divide(self._own.root, settings)
+        try:
+            return self._own.outputs()
+        finally:
+            for holder, attribute, value in undo:
+                setattr(holder, attribute, value)
 
 
 def _is_parameter(root: nn.Module, name: str) -> bool:
@@ -77,13 +87,18 @@ def fitting(trial: Trial, division: Division, ranks: int) -> tuple[dict[str, int
         whole = trial.outputs()
         tolerance = [_tolerance(trial, whole, position) for position in range(len(whole))]
         last = "no choice of settings was tried"
+        first = _Rank(trial, division, 0, ranks)
+        others = [_Rank(trial, division, rank, ranks) for rank in range(1, ranks)]
+        begun = time.monotonic()
         for settings in _choices(trial, ranks):
+            if time.monotonic() - begun > MOST_SECONDS:
+                break
             try:
-                parts = [local(trial, division, settings, 0, ranks)]
+                parts = [first.outputs(settings)]
                 if [part.shape for part in parts[0]][:1] != [whole[0].shape]:
                     last = f"a slice gives {tuple(parts[0][0].shape)} where the whole gives {tuple(whole[0].shape)}"
                     continue
-                parts += [local(trial, division, settings, rank, ranks) for rank in range(1, ranks)]
+                parts += [other.outputs(settings) for other in others]
             except Exception as error:  # whatever model code raises on a slice says that the choice is wrong
                 last = f"on a slice it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
                 continue
@@ -104,7 +119,7 @@ def _adds_up(whole: torch.Tensor, parts: list[torch.Tensor], tolerance: float) -
 
 
 def _tolerance(trial: Trial, whole: list[torch.Tensor], position: int) -> float:
-    with Jitter(5):
+    with Noise(5):
         moved = trial.copy().outputs()[position]
     ulp = torch.finfo(whole[position].dtype).eps * whole[position].abs().max().item()
     return MARGIN * max((moved - whole[position]).abs().max().item(), ulp)

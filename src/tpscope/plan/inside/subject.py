@@ -134,3 +134,27 @@ def record(model: nn.Module, ids: torch.Tensor) -> tuple[Calls, torch.Tensor]:
 def replica(module: nn.Module) -> nn.Module:
     """A copy of a module with parameters and configuration objects of its own."""
     return copy.deepcopy(module)
+
+
+def stirred(given: Any) -> Any:
+    """Nested arguments with independent random numbers in the first floating tensor, the hidden states.
+
+    The small model's own hidden states may leave units of a ReLU idle, which then seem to act on nothing.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    changed: list[bool] = []
+
+    def stir(item: Any) -> Any:
+        if changed or not isinstance(item, torch.Tensor) or not item.is_floating_point():
+            return item
+        changed.append(True)
+        noise = torch.randn(item.shape, generator=generator, dtype=torch.float64)
+        return (noise * (item.detach().square().mean().sqrt().item() or 1.0)).to(item.dtype)
+
+    return tree_map(stir, given)
+
+
+def stirred_call(call: Call) -> Call:
+    """The same of a recorded call."""
+    args, kwargs = stirred((call.args, call.kwargs))
+    return Call(args, kwargs, call.order, call.output)

@@ -16,11 +16,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from tpscope.frameworks.inside.proof.noise import Jitter
-from tpscope.plan.inside.subject import Call, fresh, replica
+from tpscope.plan.inside.noise import MARGIN, Noise
+from tpscope.plan.inside.subject import Call, fresh, replica, stirred
 
-# The proofs' own margin over measured noise (inside/proof/reference.py).
-MARGIN = 32.0
 _SEEDS = (3, 4)
 # Up to so many slices are changed one by one; beyond so many classes, some of them stand for all.
 _FEW, _MOST_CLASSES = 16, 160
@@ -70,7 +68,11 @@ class Trial:
     def outputs(self) -> list[torch.Tensor]:
         """The floating tensors that the exit gives."""
         kept: list[Any] = []
-        hook = self.root.get_submodule(self.exit).register_forward_hook(lambda *parts: kept.append(parts[-1]))
+        hooks = [self.root.get_submodule(self.exit).register_forward_hook(lambda *parts: kept.append(parts[-1]))]
+        if self.members != ("",):
+            # What goes into a run of modules is random too: units that a ReLU leaves idle seem to act on nothing.
+            first = self.root.get_submodule(self.members[0])
+            hooks.append(first.register_forward_pre_hook(lambda _, args: stirred(args)))
         try:
             given = self.root(*fresh(self.call.args), **fresh(self.call.kwargs))
         except Exception:  # what follows the exit may not fit a slice, and does not matter
@@ -78,7 +80,8 @@ class Trial:
                 raise
             given = None
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         found = kept[-1] if kept else given
         return [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
 
@@ -126,7 +129,7 @@ class Prober:
         return torch.randn(like.shape, generator=self._generator, dtype=torch.float64).to(like.dtype)
 
     def _gradients(self, seed: int | None) -> dict[str, torch.Tensor]:
-        with Jitter(seed) if seed is not None else nullcontext():
+        with Noise(seed) if seed is not None else nullcontext():
             outputs = self._trial.outputs()
             pairs = [(out, c) for out, c in zip(outputs, self._cotangents, strict=True) if out.requires_grad]
             total = torch.stack([(out * c).sum().double() for out, c in pairs]).sum()

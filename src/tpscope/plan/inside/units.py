@@ -74,6 +74,8 @@ def _pieces(touches: Touches, name: str, dim: int, other: str, axis: int) -> int
         hit = row.hits.get(other, {}).get(axis)
         if hit is None:
             continue
+        if bool(hit.all()):
+            return 1
         for index in hit.nonzero().flatten().tolist():
             groups.join(("", row.index), (other, index))
             used.add((other, index))

@@ -15,7 +15,7 @@ from tpscope.engine.collectives import Axis, copy_to_ranks, count_once, sum_of_r
 from tpscope.engine.slices import divide, put, take
 from tpscope.engine.vocabulary import gather_last
 from tpscope.errors import UserError
-from tpscope.language.sharding import Cut, Misfit, Region, RegionKind, Share, Sharding
+from tpscope.language.sharding import Cut, Misfit, Region, RegionKind, Sharding, Share
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class Sharded:
     vocabulary_begin: int
 
 
-def parallelize(
-    model: nn.Module, axis: Axis, plan: Sharding, logits: Literal["sharded", "whole"] = "whole"
-) -> Sharded:
+def parallelize(model: nn.Module, axis: Axis, plan: Sharding, logits: Literal["sharded", "whole"] = "whole") -> Sharded:
     """Shard `model` in place. `logits` "sharded": every rank's logits are its slice of the vocabulary.
 
     Raises UserError before anything is changed where the plan is for another number of ranks or does not fit.

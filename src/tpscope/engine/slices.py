@@ -11,7 +11,6 @@ from torch import nn
 
 from tpscope.language.sharding import Cut
 
-
 _OWN = "_tpscope_config"
 
 
@@ -31,7 +30,7 @@ def put(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
         table = module._parameters if parameter else module._buffers
         for key, value in table.items():
             if value is old:
-                table[key] = new
+                table[key] = new  # type: ignore[assignment]
 
 
 def divide(model: nn.Module, settings: Mapping[str, int]) -> list[tuple[Any, str, int]]:

@@ -97,8 +97,8 @@ class Region:
 
     Inputs are copied to the ranks in front of `entries` (identity forward, sum backward) and results are added behind
     `exits` (sum forward, identity backward): Megatron's f and g, arXiv:1909.08053. `outputs` are the positions of the
-    exit's tensors that are added. `shares`: parameters by pattern. `settings`: whole numbers that a module of the region
-    reads in its forward, with the divisor that makes it run on a slice (`model.layers.*.self_attn.num_heads`: 2).
+    exit's tensors that are added. `shares`: parameters by pattern. `settings`: whole numbers that a module of the
+    region reads in its forward, with the divisor that makes it run on a slice (`layers.*.self_attn.num_heads`: 2).
     """
 
     kind: RegionKind

@@ -54,7 +54,9 @@ def derive(text: str, tp: int, say: Callable[[str, str], None], trusted: bool = 
     begun = time.monotonic()
     spec, intent = read(text, trusted)
     if spec.remote_code is not None:
-        raise UserError(f"{spec.name} brings its own model code, which tpscope plan does not run yet; see docs/roadmap.md")
+        raise UserError(
+            f"{spec.name} brings its own model code, which tpscope plan does not run yet; see docs/roadmap.md"
+        )
     small = shrink(spec.config, experts=EXPERTS)
     request = PlanRequest((tp,), small.config, published=spec.config)
     say("run", f"plan {spec.name}")

@@ -17,12 +17,14 @@ from tpscope.check.result import Check
 from tpscope.compare.result import Comparison
 from tpscope.errors import UserError
 from tpscope.language.answer import to_json
+from tpscope.plan.result import Derived
 from tpscope.prove.result import Proofs
 from tpscope.prove.selftest import SelfTest
 from tpscope.recommend.result import Recommendation
 
 RESULTS: dict[str, type] = {
     "compare": Comparison, "prove": Proofs, "check": Check, "selftest": SelfTest, "recommend": Recommendation,
+    "plan": Derived,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""python -m tpscope.plan.inside REQUESTS ANSWERS SECONDS: one JSON request a line, one answer a line, each in a fork."""
+"""python -m tpscope.plan.inside REQUESTS ANSWERS SECONDS: a JSON request a line, an answer a line, forks."""
 
 from __future__ import annotations
 

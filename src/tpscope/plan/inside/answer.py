@@ -46,7 +46,7 @@ def answer(request: PlanRequest) -> PlanAnswer:
         published = on_meta(request.published) if request.published else None
         for plan in plans:
             found.cases.append(_case(plan, [(model, known), (fused, again)], deriver.ids, request.controls, published))
-    except Exception as error:  # whatever the model's code raises is the answer
+    except Exception as error:  # noqa: BLE001, whatever the model's code raises is the answer
         found.error = f"{step}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     found.seconds = round(time.monotonic() - begun, 1)
     return found

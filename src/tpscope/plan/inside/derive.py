@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tpscope.language.plan import wildcard
-from tpscope.language.sharding import Cut, Region, RegionKind, Segment, Share, Sharding, Whole
+from tpscope.language.sharding import Cut, Region, RegionKind, Segment, Sharding, Share, Whole
 from tpscope.plan.inside.settings import fitting
 from tpscope.plan.inside.subject import Calls, fresh, logits_of, record, replica, stirred_call, tokens
 from tpscope.plan.inside.touch import Prober, Touches, Trial
@@ -203,7 +203,9 @@ class Deriver:
                 other.get_submodule(name).get_parameter(key).select(dim, changed).add_(1.0)
                 moved = (logits_of(other, self.ids) - self.logits).abs().amax(dim=(0, 1)) > 0
             alone = int(moved.sum()) == 1 and bool(moved[changed])
-            tied = any(p is table for n, p in self.model.named_parameters(remove_duplicate=False) if n != f"{name}.{key}")
+            tied = any(
+                p is table for n, p in self.model.named_parameters(remove_duplicate=False) if n != f"{name}.{key}"
+            )
             if alone or (tied and bool(moved[changed]) and self._head_by_output(name, size)):
                 return dim
         return None
@@ -245,7 +247,7 @@ def _entries(trial: Trial) -> list[str]:
                     for parameter in module.parameters():
                         parameter.add_(torch.ones_like(parameter))
             module.register_forward_pre_hook(
-                lambda _, args, name=name: kept.setdefault(name, []).extend(
+                lambda _, args, name=name, kept=kept: kept.setdefault(name, []).extend(
                     item.clone() for item in args if isinstance(item, torch.Tensor)
                 )
             )
@@ -256,9 +258,7 @@ def _entries(trial: Trial) -> list[str]:
     return [n for n in trial.members if all(torch.equal(a, b) for a, b in zip(before[n], after[n], strict=True))]
 
 
-def _is_lookup(
-    module: nn.Module, key: str, args: tuple[Any, ...], kwargs: dict[str, Any], ids: torch.Tensor
-) -> bool:
+def _is_lookup(module: nn.Module, key: str, args: tuple[Any, ...], kwargs: dict[str, Any], ids: torch.Tensor) -> bool:
     """True if one row of a table moves the output exactly where its number is looked up."""
     other = replica(module)
     row = int(ids.flatten()[0])

@@ -11,7 +11,7 @@ MARGIN = 32.0
 
 
 class Noise(Jitter):
-    """Half of all numbers one ulp smaller, whole numbers as they are: positions counted in floating point stay right."""
+    """Half of all numbers one ulp smaller, whole numbers as they are: positions counted as floats stay right."""
 
     def _disturb(self, tensor: torch.Tensor) -> None:
         if any(stride == 0 for stride in tensor.stride()):

@@ -14,9 +14,9 @@ from torch import nn
 from tpscope.engine.parallelize import parallelize
 from tpscope.engine.slices import take
 from tpscope.engine.vocabulary import causal_loss
-from tpscope.language.sharding import Region, Share, Sharding
+from tpscope.language.sharding import Region, Sharding, Share
 from tpscope.plan.inside.noise import MARGIN, Noise
-from tpscope.plan.inside.subject import logits_of, replica, tokens
+from tpscope.plan.inside.subject import logits_of, replica
 
 _SEEDS = (1, 2)
 _PATIENCE = 120.0
@@ -115,7 +115,7 @@ def prove(model: nn.Module, plan: Sharding, known: Reference, ids: torch.Tensor)
             results[rank] = _rank(model, plan, axes[rank], ids)
         except threading.BrokenBarrierError:
             pass
-        except Exception as error:  # whatever the model raises is the outcome of the proof
+        except Exception as error:  # noqa: BLE001, whatever the model raises is the outcome of the proof
             errors.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             barrier.abort()
 
@@ -176,9 +176,7 @@ class Control:
 
 def controls(model: nn.Module, plan: Sharding, known: Reference, ids: torch.Tensor) -> list[Control]:
     """Break the plan in every way that applies, once each, and prove again."""
-    return [
-        Control(what, not prove(model, broken, known, ids).equal) for what, broken in _broken(plan, known)
-    ]
+    return [Control(what, not prove(model, broken, known, ids).equal) for what, broken in _broken(plan, known)]
 
 
 def _broken(plan: Sharding, known: Reference) -> list[tuple[str, Sharding]]:

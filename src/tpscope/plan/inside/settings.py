@@ -43,7 +43,7 @@ def _watch(thing: Any, name: str, found: dict[str, int]) -> None:
     cls = type(thing)
 
     def read(self: Any, key: str) -> Any:
-        value = cls.__getattribute__(self, key)
+        value = cls.__getattribute__(self, key)  # type: ignore[call-arg]
         if type(value) is int and value > 1 and not key.startswith("__"):
             found[f"{name}.{key}".strip(".")] = value
         return value
@@ -99,8 +99,10 @@ def fitting(trial: Trial, division: Division, ranks: int) -> tuple[dict[str, int
                     last = f"a slice gives {tuple(parts[0][0].shape)} where the whole gives {tuple(whole[0].shape)}"
                     continue
                 parts += [other.outputs(settings) for other in others]
-            except Exception as error:  # whatever model code raises on a slice says that the choice is wrong
-                last = f"on a slice it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            except Exception as error:  # noqa: BLE001, whatever model code raises on a slice says that the choice is wrong
+                last = (
+                    f"on a slice it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                )
                 continue
             summed = [i for i, out in enumerate(whole) if _adds_up(out, [part[i] for part in parts], tolerance[i])]
             if 0 in summed:

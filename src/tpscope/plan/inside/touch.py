@@ -193,9 +193,7 @@ class Prober:
                     return False
         if not any(bool((numbers >= 0).any()) for numbers in spelled.values()):
             return False
-        found.rows[name, dim] = [
-            Row(name, dim, index, _read(spelled, index)) for index in range(size)
-        ]
+        found.rows[name, dim] = [Row(name, dim, index, _read(spelled, index)) for index in range(size)]
         found.same[name, dim] = {}
         return True
 
@@ -265,6 +263,4 @@ def _read(spelled: dict[tuple[str, int], torch.Tensor], index: int) -> dict[str,
 
 def _local(row: Row) -> bool:
     """True if the slice leaves some slices of another tensor that it acts on as they were."""
-    return any(
-        not bool(hit.all()) for other, axes in row.hits.items() if other != row.name for hit in axes.values()
-    )
+    return any(not bool(hit.all()) for other, axes in row.hits.items() if other != row.name for hit in axes.values())

@@ -117,7 +117,7 @@ def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> Division:
     for least in (float("inf"), *degrees[:3]):
         shared = {item for item, number in degree.items() if number >= least}
         try:
-            return _assign(touches, dims, edges, shared, ranks)
+            return _assign(touches, dict(dims), edges, shared, ranks)
         except Stuck as stuck:
             first = first or stuck
     assert first is not None
@@ -176,12 +176,15 @@ def _cuts(touches: Touches, dims: dict[str, int], holders: dict[Slice, set[int]]
         known = held.get(name)
         if len(shape) != 1 or (known is not None and None not in known) or name not in touches.parameters:
             continue
-        for other, found in held.items():
-            if other != name and other.rpartition(".")[0] == name.rpartition(".")[0] and len(found) == shape[0]:
-                if None not in found and (known is None or all(a in (None, b) for a, b in zip(known, found, strict=True))):
-                    if known is not None or name in touches.idle:
-                        held[name], dims[name] = found, 0
-                        break
+        beside = [
+            found
+            for other, found in held.items()
+            if other != name and other.rpartition(".")[0] == name.rpartition(".")[0] and len(found) == shape[0]
+            if None not in found
+            if _agree(known, found, name in touches.idle)
+        ]
+        if beside:
+            held[name], dims[name] = beside[0], 0
     cuts: dict[str, Cut] = {}
     for name, found in held.items():
         if None in found:
@@ -192,6 +195,11 @@ def _cuts(touches: Touches, dims: dict[str, int], holders: dict[Slice, set[int]]
         if any(segment.copies < ranks for segment in cut.segments):
             cuts[name] = cut
     return cuts
+
+
+def _agree(known: list[set[int] | None] | None, found: list[set[int] | None], idle: bool) -> bool:
+    """True where what is known of a vector's holders says nothing against those of the matrix beside it."""
+    return idle if known is None else all(a in (None, b) for a, b in zip(known, found, strict=True))
 
 
 def _cut(dim: int, holders: list[set[int]], ranks: int) -> Cut | None:
@@ -221,16 +229,16 @@ def _shares(touches: Touches, dims: dict[str, int], cuts: dict[str, Cut], units:
     shares: dict[str, Share] = {}
     for name in touches.sizes:
         if name in cuts:
-            why = f"falls into {units} groups along dim {cuts[name].dim}: a slice acts on its own group only"
+            why = f"{units} independent groups along dim {cuts[name].dim}"
             if cuts[name].overlaps:
-                why += "; slices that several ranks need lie on each, their gradients are added"
+                why += "; several ranks need the same slices, gradients are added"
             shares[name] = Share(cuts[name], summed=cuts[name].overlaps, why=why)
         elif name in touches.idle:
             continue
         elif _acts_on_cut(touches, name, cuts):
-            shares[name] = Share(summed=True, why=f"acts on all {units} groups: a rank sees its part of the gradient")
+            shares[name] = Share(summed=True, why=f"acts on all {units} groups, a rank sees part of its gradient")
         else:
-            shares[name] = Share(once=True, why="acts on no slice: it is added to the result, so one rank counts it")
+            shares[name] = Share(once=True, why="acts on no group: added to the result, one rank counts it")
     return {name: share for name, share in shares.items() if name in touches.parameters or share.cut or share.once}
 
 

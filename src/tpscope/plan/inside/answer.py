@@ -100,5 +100,6 @@ def _proven(plan: Sharding, model: Any, known: Reference, ids: torch.Tensor) -> 
         region for region in plan.regions if prove(model, replace(plan, regions=(region,)), known, ids).equal
     ]
     less = replace(plan, regions=tuple(kept))
+    less = replace(less, sharded_fraction=held_fraction(model, less))
     again = prove(model, less, known, ids)
     return (less, again) if kept and again.equal else (plan, outcome)

@@ -218,6 +218,7 @@ class Prober:
         if all(signature.values()) and len(waiting) > _MOST_CLASSES:
             waiting = waiting[:: len(waiting) // _FEW]
         kept: list[Row] = []
+        actors: dict[int, int] = {}
         for index in waiting:
             if index in same:
                 continue
@@ -226,8 +227,13 @@ class Prober:
             itself = row.hits.get(name, {}).get(dim)
             if itself is not None and not bool(itself.all()):
                 for other in torch.nonzero(itself).flatten().tolist():
+                    actors[other] = actors.get(other, 0) + (other != index)
                     if other > index:
                         same.setdefault(other, index)
+        # Slices that several act on are none of theirs: the keys of all queries in one fused weight.
+        for index in [index for index, count in actors.items() if count > 1 and index in same]:
+            del same[index]
+            kept.append(self._row(name, dim, [index]))
         found.rows[name, dim] = kept
         found.same[name, dim] = same
 

@@ -9,6 +9,10 @@ from tpscope.language.sharding import Cut, Segment, Share
 from tpscope.plan.inside.touch import Touches
 
 Slice = tuple[str, int]
+# Dimension by tensor, cut by tensor, number of independent groups.
+_Family = tuple[dict[str, int], dict[str, Cut], int]
+# How many kinds of slices (KV weights, their biases) may be shared by ranks at most.
+_MOST_LEVELS = 8
 
 
 class Stuck(Exception):
@@ -44,9 +48,28 @@ def divisions(touches: Touches, ranks: int) -> Iterator[Division | Stuck]:
     chosen.sort(key=lambda dims: -sum(touches.numbers[name] for name in dims))
     for dims in chosen:
         try:
-            yield _divide(touches, dims, ranks)
+            yield _divide_all(touches, dims, ranks)
         except Stuck as stuck:
             yield stuck
+
+
+def _divide_all(touches: Touches, dims: dict[str, int], ranks: int) -> Division:
+    """The division of one family of tensors and of those beside it that it does not act on (shared experts)."""
+    dims, cuts, units = _divide(touches, dims, ranks)
+    while True:
+        beside = [
+            name
+            for name, _ in touches.rows
+            if name in touches.parameters and name not in dims and not _acts_on_cut(touches, name, cuts)
+        ]
+        if not beside:
+            return Division(dims, _shares(touches, dims, cuts, units), units)
+        seed = max(beside, key=lambda name: touches.numbers[name])
+        found = [_spread(touches, seed, dim) for name, dim in touches.rows if name == seed]
+        more, more_cuts, more_units = _divide(touches, max(found, key=len), ranks)
+        if set(more) & set(dims):
+            raise Stuck(f"{seed} acts on the cut slices in no even way")
+        dims, cuts, units = {**dims, **more}, {**cuts, **more_cuts}, units + more_units
 
 
 def _spread(touches: Touches, seed: str, dim: int) -> dict[str, int]:
@@ -101,7 +124,7 @@ class _Groups:
         self._parent[self.root(one)] = self.root(other)
 
 
-def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> Division:
+def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> _Family:
     edges = list(_edges(touches, dims))
     count: dict[Slice, set[Slice]] = {}
     for one, other in edges:
@@ -114,7 +137,7 @@ def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> Division:
     degrees = sorted(set(degree.values()), reverse=True)
     first: Stuck | None = None
     # What most others depend on is shared first: the KV heads of grouped queries where ranks are more than KV heads.
-    for least in (float("inf"), *degrees[:3]):
+    for least in (float("inf"), *degrees[:_MOST_LEVELS]):
         shared = {item for item, number in degree.items() if number >= least}
         try:
             return _assign(touches, dict(dims), edges, shared, ranks)
@@ -137,7 +160,7 @@ def _edges(touches: Touches, dims: dict[str, int]) -> Iterator[tuple[Slice, Slic
 
 def _assign(
     touches: Touches, dims: dict[str, int], edges: list[tuple[Slice, Slice]], shared: set[Slice], ranks: int
-) -> Division:
+) -> _Family:
     groups = _Groups()
     for one, other in edges:
         if one not in shared and other not in shared:
@@ -163,7 +186,7 @@ def _assign(
             if item in shared and neighbour not in shared and neighbour in holders:
                 holders.setdefault(item, set()).update(holders[neighbour])
     cuts = _cuts(touches, dims, holders, ranks)
-    return Division(dims, _shares(touches, dims, cuts, len(units)), len(units))
+    return dims, cuts, len(units)
 
 
 def _cuts(touches: Touches, dims: dict[str, int], holders: dict[Slice, set[int]], ranks: int) -> dict[str, Cut]:
@@ -237,6 +260,8 @@ def _shares(touches: Touches, dims: dict[str, int], cuts: dict[str, Cut], units:
             continue
         elif _acts_on_cut(touches, name, cuts):
             shares[name] = Share(summed=True, why=f"acts on all {units} groups, a rank sees part of its gradient")
+        elif others := [o for o in touches.global_.get(name, ()) if o != name and not _acts_on_cut(touches, o, cuts)]:
+            raise Stuck(f"{name} and {others[0]} act on each other beside what is cut, and do not fall apart")
         else:
             shares[name] = Share(once=True, why="acts on no group: added to the result, one rank counts it")
     return {name: share for name, share in shares.items() if name in touches.parameters or share.cut or share.once}

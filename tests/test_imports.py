@@ -12,8 +12,9 @@ import tpscope
 SOURCE = Path(tpscope.__file__).parent
 # A room may import the rooms after it, never those before it.
 ROOMS = (
-    "cli", "cli_check", "cli_migrate", "cli_recommend", "cli_report", "cli_prove", "cli_price", "report", "render", "migrate", "bench",
-    "recommend", "check", "prove", "price", "compare", "frameworks", "models", "bugs", "language", "errors",
+    "cli", "cli_check", "cli_migrate", "cli_recommend", "cli_report", "cli_prove", "cli_price", "cli_plan", "report",
+    "render", "migrate", "bench", "recommend", "check", "prove", "price", "compare", "plan", "frameworks", "engine",
+    "models", "bugs", "language", "errors",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -76,7 +77,7 @@ def test_the_language_is_standard_library_only(path):
 
 def test_the_parent_imports_nothing_heavy():
     code = (
-        "import sys, tpscope.cli, tpscope.compare.ask;"
+        "import sys, tpscope.cli, tpscope.compare.ask, tpscope.plan.run, tpscope.plan.formats;"
         "print(*(name in sys.modules for name in ('torch', 'transformers')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`tpscope.prove(...)` without an import of its own."""
+    """`tpscope.prove(...)` and `tpscope.parallelize(...)` without an import of their own."""
     if name == "prove":
         return importlib.import_module("tpscope.prove")
+    if name == "parallelize":
+        return importlib.import_module("tpscope.engine.parallelize").parallelize
     raise AttributeError(f"module 'tpscope' has no attribute {name!r}")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tpscope import __version__, cli_check, cli_migrate, cli_price, cli_prove, cli_recommend, cli_report
+from tpscope import __version__, cli_check, cli_migrate, cli_plan, cli_price, cli_prove, cli_recommend, cli_report
 from tpscope.cli_prove import DEFAULT
 from tpscope.errors import UserError
 from tpscope.render.status import Status
@@ -224,5 +224,6 @@ cli_prove.register(app)
 cli_check.register(app, Progress)
 cli_migrate.register(app, Progress)
 cli_recommend.register(app, Progress)
+cli_plan.register(app, Progress)
 cli_report.register(app)
 cli_price.register(app, Progress, DEFAULT)

@@ -40,21 +40,21 @@ class Shrunk:
     changed: dict[str, tuple[Any, Any]]
 
 
-def shrink(config: dict[str, Any]) -> Shrunk:
-    """The proof-sized config of the same structure. `config` itself is left as it is."""
-    small = _small(copy.deepcopy(config))
+def shrink(config: dict[str, Any], experts: int = EXPERTS) -> Shrunk:
+    """The proof-sized config of the same structure, with at most `experts` experts. `config` is left as it is."""
+    small = _small(copy.deepcopy(config), experts)
     return Shrunk(small, dict(_differences(config, small)))
 
 
-def _small(config: dict[str, Any]) -> dict[str, Any]:
+def _small(config: dict[str, Any], experts: int) -> dict[str, Any]:
     hidden = first(config, HIDDEN)
     for key in (*_TEXT, *_TOWERS):
         if isinstance(config.get(key), dict):
             hidden = hidden or first(config[key], HIDDEN)
-            config[key] = _small(config[key])
+            config[key] = _small(config[key], experts)
     shorten(config)
     rotary = narrow(config)
-    _experts(config)
+    _experts(config, experts)
     _vocabulary(config)
     _tokens(config)
     _positions(config, rotary)
@@ -66,12 +66,12 @@ def _small(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _experts(config: dict[str, Any]) -> None:
-    """At most 16 experts, and a router that still has a choice in every group it may take."""
+def _experts(config: dict[str, Any], most: int) -> None:
+    """At most `most` experts, and a router that still has a choice in every group it may take."""
     old = first(config, _EXPERT_KEYS)
-    if old is None or old <= EXPERTS:
+    if old is None or old <= most:
         return
-    experts = next(count for count in range(EXPERTS, 0, -1) if gcd(count, EXPERTS) == gcd(old, EXPERTS))
+    experts = next(count for count in range(most, 0, -1) if gcd(count, most) == gcd(old, most))
     for key in _EXPERT_KEYS:
         if config.get(key) == old:
             config[key] = experts

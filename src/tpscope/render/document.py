@@ -18,6 +18,7 @@ from tpscope.compare.result import Comparison
 from tpscope.errors import UserError
 from tpscope.language.answer import to_json
 from tpscope.migrate.result import Migration
+from tpscope.plan.result import Derived
 from tpscope.price.check import Accuracies
 from tpscope.price.result import Prices
 from tpscope.prove.result import Proofs
@@ -28,6 +29,7 @@ RESULTS: dict[str, type] = {
     "compare": Comparison, "prove": Proofs, "check": Check, "selftest": SelfTest, "recommend": Recommendation,
     "price": Prices, "price-check": Accuracies,
     "migrate": Migration,
+    "plan": Derived,
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Runs a derived plan: plain local parameters and explicit collectives."""

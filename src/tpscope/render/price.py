@@ -72,11 +72,24 @@ def _summary(prices: Prices) -> Table:
         "fits": ["yes" if column.fits else "no" for column in columns],
         "smallest TP that fits": [str(column.smallest_tp or "") for column in columns],
         "logits gathered": [_head(column) for column in columns],
+        "collectives a layer": [_layered(column) for column in columns],
     }  # fmt: skip
     for name, values in rows.items():
         if any(values):
             table.add_row(name, *values)
     return table
+
+
+def _layered(column: Priced) -> str:
+    """`7 all_reduce (4 needed)`: of forward and backward together."""
+    kinds = dict.fromkeys(waste.kind for waste in column.waste)
+    sums = {
+        kind: [
+            sum(getattr(waste, what) for waste in column.waste if waste.kind == kind) for what in ("issued", "needed")
+        ]
+        for kind in kinds
+    }
+    return ", ".join(f"{issued:g} {kind} ({needed:g} needed)" for kind, (issued, needed) in sums.items() if issued)
 
 
 def _peak(column: Priced, phase: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from torch import nn
 from tpscope.frameworks.inside.bench.subject import Subject, Wanted
 
 _LIGER = "LigerFusedLinearCrossEntropy"
-_FUSED = {"adamw_torch": {}, "adamw_torch_fused": {"fused": True}}
 
 
 def build(wanted: Wanted, device: torch.device) -> HfSubject:
@@ -70,7 +70,12 @@ class HfSubject(Subject):
         return loss
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """What `TrainingArguments.optim` names by default, with the Trainer's options."""
-        kind = importlib.import_module("transformers.training_args").TrainingArguments.default_optim
-        decayed = {"lr": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
-        return torch.optim.AdamW(self.inner.parameters(), **decayed, **_FUSED[str(kind)])  # type: ignore[arg-type]
+        """What the Trainer's own function makes of the default `TrainingArguments`: its kind, options and groups."""
+        from transformers import Trainer, TrainingArguments
+
+        trainer = object.__new__(Trainer)
+        trainer.args = TrainingArguments(output_dir=tempfile.mkdtemp(), report_to=[], learning_rate=0.0)
+        trainer.model = trainer.model_wrapped = self.inner
+        trainer.optimizer = trainer.optimizer_cls_and_kwargs = None
+        made: torch.optim.Optimizer = trainer.create_optimizer()
+        return made

@@ -158,25 +158,24 @@ def as_on_cuda() -> Iterator[None]:
 
 
 def _optimizer(family: str, model: nn.Module, trace: StepTrace) -> torch.optim.Optimizer | None:
-    """AdamW as the framework makes it by default, over the groups of parameters that it makes."""
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    """AdamW as the framework makes it by default: the Trainer's own groups of parameters, one group in NeMo."""
     options: dict[str, Any] = {}
-    groups = [{"params": [parameter for _, parameter in trainable]}]
     if family != "nemo":
         from transformers import Trainer, TrainingArguments
 
-        arguments = TrainingArguments(output_dir="trainer", report_to=[], use_cpu=True)
-        kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
-        decays = set(Trainer.get_decay_parameter_names(None, model))
-        groups = [
-            {"params": [parameter for name, parameter in trainable if (name in decays) is wanted]}
-            for wanted in (True, False)
-        ]
-        groups = [group for group in groups if group["params"]]
+        # Of the Trainer only the function that makes the optimizer is asked.
+        trainer = object.__new__(Trainer)
+        trainer.args = TrainingArguments(output_dir="trainer", report_to=[], use_cpu=True)
+        trainer.model = trainer.model_wrapped = model
+        trainer.optimizer = trainer.optimizer_cls_and_kwargs = None
+        _, options = Trainer.get_optimizer_cls_and_kwargs(trainer.args)
+        made: torch.optim.Optimizer = trainer.create_optimizer()
+        for group in [group for group in made.param_groups if not group["params"]]:
+            made.param_groups.remove(group)
     else:
-        kind = torch.optim.AdamW
-    trace.optimizer = f"{kind.__name__}({', '.join(f'{name}={value}' for name, value in options.items())})"
-    return kind(groups, **options)
+        made = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad])
+    trace.optimizer = f"{type(made).__name__}({', '.join(f'{name}={value}' for name, value in options.items())})"
+    return made
 
 
 def vocabulary(model: nn.Module) -> int:

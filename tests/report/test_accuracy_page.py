@@ -1,5 +1,7 @@
 """docs/accuracy.md says what the recorded rows say, goals missed included."""
 
+from dataclasses import replace
+
 from tpscope.price.accuracy import Recorded
 from tpscope.price.check import Accuracies, Held, LeftOut, accuracy
 from tpscope.report.accuracy_page import page
@@ -39,6 +41,15 @@ def test_goals_that_are_missed_and_pairs_that_are_turned_are_said():
 def test_a_pair_whose_repeats_overlap_counts_in_the_first_figure_only():
     text = page(recorded(held("a", 100.0, 150.0, spread=0.5), held("b", 120.0, 90.0)))
     assert "| of these, pairs whose repeats do not overlap | | no pair |" in text
+
+
+def test_rows_of_other_hosts_stand_apart_and_change_no_goal():
+    alone = recorded(held("a", 100.0, 101.0))
+    both = replace(alone, elsewhere=Accuracies("h200", "calibrated", [held("a", 100.0, 170.0)]))
+    assert "On other hosts" in page(both)
+    assert "+70.0%" in page(both)
+    assert "On other hosts" not in page(alone)
+    assert page(both).split("## Held out")[0] == page(alone).split("## Held out")[0]
 
 
 def test_compiled_cases_stand_beside_as_not_modelled():

@@ -1,11 +1,12 @@
 r"""Fit a machine's constants to rows of bench and write them into its file.
 
-    python -m tpscope.price.calibrate results/bench-h200.jsonl results/calibration-h200.jsonl --hardware h200 --hold-out-model qwen3-8b \
-        --hold-out-sequence 4096
+    python -m tpscope.price.calibrate results/bench-h200.jsonl results/calibration-h200.jsonl --hardware h200 \
+        --hold-out-model qwen3-8b --hold-out-sequence 4096
 
-Rows of single kernels and collectives give curves of seconds by size and first costs of the CPU. Then the times of whole
-cases, except those of the model and of the sequence length that are held out, each weighed by its spread, move the costs
-of the CPU and, within a quarter, how much longer kernels take in a step. Every row that was used is named in the file.
+Rows of single kernels and collectives give curves of seconds by size and first costs of the CPU. Then the times of
+whole cases, except those of the model and of the sequence length that are held out, each weighed by its spread, move
+the costs of the CPU and, within a quarter, how much longer kernels take in a step. Every row that was used is named in
+the file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a framework compiles on a GPU without being asked, and a trace of fake tensors shows operator by operator.
 
 NeMo's RMSNorm in single precision (nemo_automodel@0.7.0 components/models/common/utils.py:_float32_rms_norm_fwd) is a
-function under torch.compile around an operator of its own. That operator runs as it is written: a cast, the norm, a cast.
-Its backward is traced into the same compiled function and becomes one kernel, where a trace sees some fifteen.
+function under torch.compile around an operator of its own. That operator runs as it is written: a cast, the norm, a
+cast. Its backward is traced into the same compiled function and becomes one kernel, where a trace sees some fifteen.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Seconds of kernels and collectives by their size, as measured alone: few points, straight lines between logarithms."""
+"""Seconds of kernels and collectives by size, as measured alone: few points, straight lines between logarithms."""
 
 from __future__ import annotations
 

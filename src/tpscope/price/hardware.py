@@ -49,9 +49,9 @@ class Bandwidth(_Strict):
 
 class Dispatch(_Strict):
     """Seconds of the CPU for an operator that launches a kernel, for one that does not, for one on DTensor, for the
-    call of a module, for a collective besides its operator, and for a compiled function on DTensors in each direction; `gap`,
-    seconds of the GPU between two kernels. `backward`: how much of an operator's cost is left in the backward, which
-    autograd runs without Python."""
+    call of a module, for a collective besides its operator, and for a compiled function on DTensors in each direction.
+    `backward`: how much of an operator's cost is left in the backward, which autograd runs without Python. `gap`:
+    seconds of the GPU between two kernels."""
 
     operator: float
     view: float

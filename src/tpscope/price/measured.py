@@ -60,8 +60,8 @@ class Case(_Row):
 
     @property
     def peak(self) -> int:
-        """Peak bytes of the step above what was there before its model: NeMo keeps the model of the case before
-        allocated, and what it keeps is no part of the step."""
+        """Peak bytes of the step above what was there before its model: a failed import of NeMo's kept the
+        first model of a process allocated, and what it kept is no part of the step."""
         left = self.memory.get("after_load", 0) - self.memory.get("weights", 0)
         return self.memory.get("peak_bytes", 0) - max(0, left)
 

@@ -61,7 +61,7 @@ _METHOD = """\
 3. The constants have not seen the cases held out. The form of the model has not been blind: that an operator costs less
    CPU in the backward, and that a compiled function costs CPU on DTensors, was added with all cases in view.
 4. A peak is read above what was allocated before its model was built: `peak_bytes - max(0, after_load - weights)`. In
-   rows of NeMo's second and later models the model before was still allocated; in all but a run's first row about
+   rows of NeMo's later models the first model of the process was still allocated; in all but a run's first row about
    0.06 GiB were that the first row lacks before its step and not in it (probably a library's workspace). No prediction
    has them: the first rows are that much above theirs.
 5. NeMo compiles its RMSNorm in single precision by default. Its forward is priced as the three kernels that its
@@ -151,8 +151,8 @@ def _elsewhere(other: Accuracies | None) -> Iterable[str]:
     if other is None or not other.held:
         return
     yield from ("## On other hosts", "")
-    yield "The costs of the CPU are those of the host that was calibrated, and hosts with like GPUs differ in them. Rows"
-    yield "that were measured on others, before the calibration and with nothing of it fitted to them:"
+    yield "The costs of the CPU are those of the host that was calibrated, and hosts with like GPUs differ in them."
+    yield "Rows that were measured on others, before the calibration and with nothing of it fitted to them:"
     yield ""
     yield from _binding(other.held, "By what the backward is predicted to wait for:")
     yield ""
@@ -164,9 +164,10 @@ def _table(cases: list[Held]) -> Iterable[str]:
     yield "| case | ms | low to high | predicted | error | peak GiB | predicted | error |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for item in sorted(cases, key=lambda one: (one.group, one.case)):
-        memory = "" if item.memory_error is None else f"{item.memory_error:.2%}".replace("-0.00%", "0.00%")
+        error = "" if item.memory_error is None else f"{item.memory_error:.2%}".replace("-0.00%", "0.00%")
+        real = f"{item.measured_bytes / _GIB:.2f}" if item.measured_bytes else ""
         yield (
             f"| {item.case} | {item.measured_ms:.0f} | {item.low_ms:.0f} to {item.high_ms:.0f} | "
-            f"{item.predicted_ms:.0f} | {item.time_error:+.1%} | {item.measured_bytes / _GIB:.2f} | "
-            f"{item.predicted_bytes / _GIB:.2f} | {memory} |"
+            f"{item.predicted_ms:.0f} | {item.time_error:+.1%} | {real} | "
+            f"{item.predicted_bytes / _GIB:.2f} | {error} |"
         )

@@ -9,7 +9,7 @@ from tpscope.compare.ask import Wishes, question
 from tpscope.errors import UserError
 from tpscope.price import calibrate, hardware
 from tpscope.price.check import accuracy, compared, identity, predicted
-from tpscope.price.measured import Calibration, Case, Known, read, unmodelled
+from tpscope.price.measured import Case, Known, Spread, read, unmodelled
 
 
 def row(framework="nemo@0.7.0", ms=1000.0, sequence=2048, peak=3 * GIB, **more):
@@ -53,6 +53,21 @@ def test_medians_and_the_worst_are_told_and_order_is_counted_in_pairs_that_are_a
     assert (found.pairs, found.ordered) == (5, 4)
 
 
+def test_pairs_whose_repeats_overlap_are_told_apart_from_those_that_are_apart():
+    near, far = known(ms=1000.0, seconds=1.0), known(ms=1100.0, seconds=0.9)
+    pair = [compared(item, machine(), False) for item in (near, far)]
+    assert (accuracy(pair).pairs, accuracy(pair).apart, accuracy(pair).apart_ordered) == (1, 1, 0)
+    pair[0].high_ms = 1150.0
+    assert (accuracy(pair).pairs, accuracy(pair).apart) == (1, 0)
+
+
+def test_what_was_there_before_a_model_is_no_part_of_its_peak():
+    bytes_of = {"peak_bytes": 9 * GIB, "after_load": 5 * GIB, "weights": 2 * GIB}
+    assert Case.model_validate(row(memory=bytes_of)).peak == 6 * GIB
+    assert Case.model_validate(row(memory=bytes_of | {"after_load": 2 * GIB})).peak == 9 * GIB
+    assert Case.model_validate(row(memory=bytes_of | {"after_load": 0})).peak == 9 * GIB
+
+
 def test_cases_of_another_model_are_not_paired():
     held = [compared(known(ms=ms, model=model), machine(), False) for ms, model in ((1.0, "a"), (9.0, "b"))]
     assert accuracy(held).pairs == 0
@@ -84,52 +99,43 @@ def test_rows_are_read_and_a_line_that_is_none_is_named(tmp_path):
         read([str(tmp_path / "none.jsonl")])
 
 
-def single(kind, ms, **size):
-    return Calibration(kind=kind, size=size, milliseconds=ms)
-
-
-def test_single_kernels_give_their_constants():
-    one, both = {"sequence": 8192, "heads": 4, "kv_heads": 1, "head_dim": 128}, 2 * 8192**2 * 128 * 4 / 1e12
-    rows = [
-        single("matmul", 2000.0, m=10**4, n=10**4, k=5 * 10**3),
-        single("memory", 2000.0, bytes=10**9),
-        single("memory", 2000.0, bytes=10),
-        single("dispatch", 0.005, op="eager_add"),
-        single("dispatch", 0.065, op="dtensor_add"),
-        single("dispatch", 0.003, op="module_call"),
-        single("attention", 4e3 * both, **one, **{"pass": "forward"}),
-        single("attention", 9e3 * both, **one, **{"pass": "forward+backward"}),
-    ]
-    found = calibrate.from_kernels(rows, machine())
-    assert found == pytest.approx(
-        {
-            "compute.reached.large": 0.5, "compute.reached.attention": 0.25, "compute.reached.attention_backward": 0.5,
-            "memory.reached": 0.5, "dispatch.operator": 5e-6, "dispatch.dtensor": 60e-6, "dispatch.module": 3e-6,
-        }
-    )  # fmt: skip
-
-
-def test_alpha_and_beta_of_the_link_are_found_again():
-    true = machine(link__reached=0.25, link__latency=2e-5)
-    rows = [
-        single("collective", 1e3 * (2e-5 + sent / 0.25e9), op=op, ranks=2, bytes=size)
-        for size in (2**16, 2**20, 2**26)
-        for op, sent in (("all_reduce", size), ("all_gather", size / 2))
-    ]
-    found = calibrate.from_kernels(rows, machine())
-    assert found["link.reached"] == pytest.approx(true.link.reached)
-    assert found["link.latency"] == pytest.approx(true.link.latency)
-
-
 def test_cases_move_the_cost_of_the_cpu_until_they_are_met():
     step = trace([operation(count=1000)], [collective(count=1)])
     cases = [
         Known(Case.model_validate(row(ms=ms)), question("llama-3.1-8b", Wishes(tp=2)), step) for ms in (40.0, 40.4)
     ]
     start = machine(dispatch__operator=1e-5)
-    found = calibrate.from_cases(cases, start, {})
+    found = calibrate.from_cases(cases, start, {"dispatch.operator": 1e-5})
     assert predicted(cases[0], start)[0] == pytest.approx(10.0, rel=0.2)
     assert predicted(cases[0], start.with_constants(found))[0] == pytest.approx(40.0, rel=0.1)
+
+
+def test_a_case_that_spreads_moves_the_constants_less():
+    step = trace([operation(count=1000)])
+    noisy = {"median": 40.0, "low": 20.0, "high": 60.0, "repeats": 7}
+
+    def fitted(spread):
+        steady, other = (Case.model_validate(row(ms=ms)) for ms in (10.0, 40.0))
+        other = other.model_copy(update={"milliseconds": spread or other.milliseconds})
+        cases = [Known(case, question("llama-3.1-8b", Wishes(tp=2)), step) for case in (steady, other)]
+        start = {"dispatch.operator": 1e-5}
+        found = calibrate.from_cases(cases, machine(dispatch__operator=1e-5), start)
+        return predicted(cases[0], machine().with_constants(found))[0]
+
+    assert fitted(None) == pytest.approx(20.0, rel=0.1)
+    assert fitted(Spread.model_validate(noisy)) == pytest.approx(10.0, rel=0.1)
+
+
+def test_what_an_operator_costs_less_in_the_backward_is_found_from_the_forward():
+    step = trace([operation(count=1000), operation(phase="backward", count=1000)])
+    ahead = {"median": 20.0, "low": 20.0, "high": 20.0, "repeats": 7}
+    case = Case.model_validate(row(ms=26.0, forward_milliseconds=ahead))
+    item = Known(case, question("llama-3.1-8b", Wishes(tp=2)), step)
+    found = calibrate.from_cases([item], machine(dispatch__operator=1e-5), {"dispatch.operator": 1e-5})
+    assert found["dispatch.backward"] < 0.6
+    blind = Known(case.model_copy(update={"forward_milliseconds": None}), item.question, step)
+    found = calibrate.from_cases([blind], machine(dispatch__operator=1e-5), {"dispatch.operator": 1e-5})
+    assert found["dispatch.backward"] > 0.8
 
 
 def test_what_is_held_out_is_not_calibrated_on():
@@ -142,10 +148,13 @@ def test_what_is_held_out_is_not_calibrated_on():
 
 def test_what_is_written_is_read_again_with_its_rows(tmp_path):
     case = Case.model_validate(row())
-    text = calibrate.section({"compute.reached.large": 0.5}, [case], [], ["results/bench-a.jsonl"])
+    drawn = {"product": ((1e9, 1e-5), (1e10, 5e-5))}
+    text = calibrate.section({"compute.reached.large": 0.5}, drawn, [case], 0, ["results/bench-a.jsonl"], "2.11.0")
     base = (hardware.resources.files("tpscope.price") / "machines" / "a100.toml").read_text()
     found = hardware.parsed("a100", f"{base}\n{text}")
     assert found.compute.reached.large == 0.5
+    assert found.curve("product") == drawn["product"]
+    assert found.curve("cast") == ()
     assert identity(case) in found.calibrated.rows
     with pytest.raises(UserError, match="no constant of a machine"):
         hardware.parsed("a100", f"{base}\n{text}".replace("reached.large", "reached.huge"))

@@ -1,11 +1,12 @@
 r"""Fit a machine's constants to rows of bench and write them into its file.
 
-    python -m tpscope.price.calibrate results/bench-h200.jsonl --hardware h200 --hold-out-model qwen3-8b \
-        --hold-out-sequence 4096
+    python -m tpscope.price.calibrate results/bench-h200.jsonl results/calibration-h200.jsonl --hardware h200 \
+        --hold-out-model qwen3-8b --hold-out-sequence 4096
 
-Kernels, memory and collectives are fitted to rows of single kernels, each constant alone; then the costs of the CPU
-and, within a quarter, the others to the times of whole cases, except those of the model and of the sequence length that
-are held out. Every row that was used is named in the file.
+Rows of single kernels and collectives give curves of seconds by size and first costs of the CPU. Then the times of
+whole cases, except those of the model and of the sequence length that are held out, each weighed by its spread, move
+the costs of the CPU and, within a quarter, how much longer kernels take in a step. Every row that was used is named in
+the file.
 """
 
 from __future__ import annotations
@@ -13,135 +14,124 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from math import log, log2
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import tpscope
 from tpscope.compare.run import Pool
 from tpscope.errors import UserError
-from tpscope.language.measured.price import Collective
-from tpscope.price import hardware
-from tpscope.price.check import identity, predicted
-from tpscope.price.cost import shape_class, wire_bytes
+from tpscope.price import alone, hardware
+from tpscope.price.check import identity
+from tpscope.price.cost import PHASES, Parts, parts_of, queued
+from tpscope.price.curves import Points
 from tpscope.price.hardware import Machine
-from tpscope.price.measured import Calibration, Case, Known, known, read, unmodelled
+from tpscope.price.measured import Case, Known, known, read, unmodelled
 
-# Bytes and FLOPs from which on a kernel is bound by memory, or by arithmetic, and not by its launch.
-_LARGE, _ATTENTION = 64 * 2**20, 3e10
-_CPU = ("dispatch.operator", "dispatch.view", "dispatch.dtensor", "dispatch.module")
-_GPU = (
-    "compute.reached.small", "compute.reached.medium", "compute.reached.large", "compute.reached.attention",
-    "compute.reached.attention_backward", "memory.reached", "link.reached", "dispatch.gap",
+# Constants that whole cases ask for, and how far a case may move each from what single kernels gave.
+_CPU = (
+    "dispatch.operator", "dispatch.view", "dispatch.dtensor", "dispatch.module", "dispatch.collective",
+    "dispatch.compiled", "dispatch.backward",
 )  # fmt: skip
-_STEPS = (0.7, 0.85, 0.95, 1.05, 1.15, 1.3)
-_WITHIN = 1.25
+_GPU = ("sustained.arithmetic", "sustained.traffic", "dispatch.gap")
+_FAR, _NEAR = 8.0, 1.25
+# What the first of these shortens, and only in the backward.
+_BACKWARD, _FROM_C = "dispatch.backward", ("dispatch.operator", "dispatch.view")
+_STEPS = (0.6, 0.8, 0.92, 0.98, 1.02, 1.08, 1.25, 1.6)
+# Where a case spreads little, it is no better known than this.
+_SURE = 0.02
+# Seconds of a first guess where no row tells.
+_GUESSED = {"dispatch.compiled": 5e-4}
 Constants = dict[str, float]
-
-
-def from_kernels(rows: Iterable[Calibration], machine: Machine) -> Constants:
-    """Constants that single kernels, collectives and operators give directly."""
-    by: dict[str, list[Calibration]] = {}
-    for row in rows:
-        by.setdefault(row.kind, []).append(row)
-    found = _products(by.get("matmul", []), machine) | _attention(by.get("attention", []), machine)
-    if large := [row for row in by.get("memory", []) if row.size["bytes"] >= _LARGE]:
-        rates = [row.size["bytes"] / _seconds(row) / machine.memory.bytes_per_second for row in large]
-        found["memory.reached"] = median(rates)
-    return found | _link(by.get("collective", []), machine) | _cpu(by.get("dispatch", []))
-
-
-def _seconds(row: Calibration) -> float:
-    return row.milliseconds / 1e3
-
-
-def _products(rows: Iterable[Calibration], machine: Machine) -> Constants:
-    parts: dict[str, list[float]] = {}
-    for row in rows:
-        flops = 2 * row.size["m"] * row.size["n"] * row.size["k"]
-        parts.setdefault(shape_class("mm", flops), []).append(flops / _seconds(row) / machine.compute.bfloat16)
-    return {f"compute.reached.{name}": median(shares) for name, shares in parts.items()}
-
-
-def _attention(rows: Iterable[Calibration], machine: Machine) -> Constants:
-    """Of causal attention: two products forward and five backward, half of each. The backward is what forward and
-    backward take more than the forward of the same size."""
-    forward: dict[tuple[int, ...], float] = {}
-    both: dict[tuple[int, ...], float] = {}
-    for row in rows:
-        size = tuple(row.size[name] for name in ("sequence", "heads", "kv_heads", "head_dim"))
-        (forward if row.size["pass"] == "forward" else both)[size] = _seconds(row)
-    ahead, back = [], []
-    for size, seconds in forward.items():
-        sequence, heads, _, width = size
-        flops = 2 * sequence**2 * width * heads
-        if flops >= _ATTENTION:
-            ahead.append(flops / seconds / machine.compute.bfloat16)
-            if both.get(size, 0.0) > seconds:
-                back.append(2.5 * flops / (both[size] - seconds) / machine.compute.bfloat16)
-    found = {"compute.reached.attention": median(ahead)} if ahead else {}
-    return found | ({"compute.reached.attention_backward": median(back)} if back else {})
-
-
-def _cpu(rows: Iterable[Calibration]) -> Constants:
-    """An operator, a module's call, and what an operator on DTensor costs besides the one on its local part."""
-    taken = {row.size["op"]: _seconds(row) for row in rows}
-    eager = [taken[op] for op in ("eager_add", "eager_add_autograd", "eager_linear") if op in taken]
-    over = [taken[op] for op in ("dtensor_add", "dtensor_linear", "dtensor_linear_autograd") if op in taken]
-    found = {"dispatch.operator": median(eager)} if eager else {}
-    if eager and over:
-        found["dispatch.dtensor"] = max(0.0, median(over) - median(eager))
-    return found | ({"dispatch.module": taken["module_call"]} if "module_call" in taken else {})
-
-
-def _link(rows: Iterable[Calibration], machine: Machine) -> Constants:
-    """Alpha and beta of the link, least squares over what a ring sends, each row weighed by its own time."""
-    points = []
-    for row in rows:
-        ranks = row.size["ranks"]
-        payload = Collective("", row.size["op"], "tp", "", [], "bfloat16", row.size["bytes"], ranks, 1)
-        points.append((wire_bytes(payload), _seconds(row)))
-    if len(points) < 2:
-        return {}
-    weights = [1 / seconds**2 for _, seconds in points]
-    total = sum(weights)
-    x = sum(w * sent for w, (sent, _) in zip(weights, points, strict=True)) / total
-    y = sum(w * seconds for w, (_, seconds) in zip(weights, points, strict=True)) / total
-    spread = sum(w * (sent - x) ** 2 for w, (sent, _) in zip(weights, points, strict=True))
-    slope = sum(w * (sent - x) * (seconds - y) for w, (sent, seconds) in zip(weights, points, strict=True)) / spread
-    return {"link.reached": 1 / slope / machine.link.bytes_per_second, "link.latency": max(0.0, y - slope * x)}
+_Flat = dict[tuple[str, str], float]
 
 
 def from_cases(known_cases: Sequence[Known], machine: Machine, start: Constants) -> Constants:
-    """Constants that whole cases ask for: one at a time is moved as long as the squared relative error falls. Those of
-    the GPU that kernels gave stay within a quarter of it."""
-    constants = {name: start.get(name, _value(machine, name)) for name in (*_CPU, *_GPU)}
-    first = dict(constants)
-    best = _misfit(known_cases, machine, constants)
-    moved = True
+    """Constants that whole cases ask for: one at a time is moved as long as the misfit falls."""
+    guessed = {name: start.get(name) or _GUESSED.get(name) or _value(machine, name) for name in (*_CPU, *_GPU)}
+    # What a machine is said to do in no time stays so: it has no multiple.
+    first = {name: value for name, value in guessed.items() if value}
+    lines = [_Line.of(item, machine, first) for item in known_cases]
+    constants, best, moved = dict(first), _misfit(lines, first, first), True
     while moved:
         moved = False
-        for name in constants:
-            for step in _STEPS:
-                value = constants[name] * step
-                limit = _WITHIN if name in _GPU else 10.0
-                if not first[name] / limit <= value <= first[name] * limit:
-                    continue
-                if "reached" in name and value > 1:
-                    continue
-                error = _misfit(known_cases, machine, {**constants, name: value})
-                if error < best * 0.999:
-                    best, constants[name], moved = error, value, True
+        for change in _changes(first):
+            tried = {name: value * change.get(name, 1.0) for name, value in constants.items()}
+            if not all(_allowed(name, tried[name] / first[name]) for name in change):
+                continue
+            error = _misfit(lines, tried, first)
+            if error < best * 0.9999:
+                best, constants, moved = error, tried, True
     return constants
 
 
-def _misfit(known_cases: Sequence[Known], machine: Machine, constants: Constants) -> float:
-    changed = machine.with_constants(constants)
-    total = 0.0
-    for item in known_cases:
-        assert item.case.milliseconds is not None
-        total += (predicted(item, changed)[0] / item.case.milliseconds.median - 1) ** 2
+def _changes(names: Iterable[str]) -> Iterator[Constants]:
+    """One constant after the other, then one against another: costs that go together in most cases trade places."""
+    for name in names:
+        yield from ({name: step} for step in _STEPS)
+    for one, other in permutations(names, 2):
+        yield from ({one: step, other: 1 / step} for step in (1.05, 1.25))
+        yield {one: 1.25, other: 0.95}
+
+
+def _allowed(name: str, ratio: float) -> bool:
+    limit = _NEAR if name in _GPU else _FAR
+    return 1 / limit <= ratio <= limit
+
+
+@dataclass
+class _Line:
+    """A case whose parts are a linear function of the constants: what they are at none, and for one of each."""
+
+    case: Case
+    none: _Flat
+    each: dict[str, _Flat]
+
+    @classmethod
+    def of(cls, item: Known, machine: Machine, names: Iterable[str]) -> _Line:
+        """Price the trace with every constant at nothing, then with one of them at one."""
+        nothing = dict.fromkeys(names, 0.0) | {_BACKWARD: 1.0}
+
+        def flat(constants: Constants) -> _Flat:
+            parts = parts_of(item.trace, machine.with_constants(constants), item.question.layout)
+            return {(part, phase): value for part, phases in parts.items() for phase, value in phases.items()}
+
+        none = flat(nothing)
+        each = {}
+        for name in set(nothing) - {_BACKWARD}:
+            one = flat({**nothing, name: 1.0})
+            each[name] = {key: value - none.get(key, 0.0) for key, value in one.items() if value != none.get(key, 0.0)}
+        return cls(item.case, none, each)
+
+    def seconds(self, constants: Constants, phases: Sequence[str]) -> float:
+        """What `phases` take at some constants."""
+        parts: Parts = defaultdict(lambda: defaultdict(float))
+        for (part, phase), value in self.none.items():
+            parts[part][phase] = value
+        for name, flat in self.each.items():
+            for (part, phase), slope in flat.items():
+                shorter = constants.get(_BACKWARD, 1.0) if name in _FROM_C and phase == "backward" else 1.0
+                parts[part][phase] += constants[name] * slope * shorter
+        return queued(parts, phases)[0]
+
+
+def _misfit(lines: Sequence[_Line], constants: Constants, first: Constants) -> float:
+    """Squared relative errors of whole steps and, at half the weight, of their forwards, each against the spread of its
+    repeats; and how far the constants are from what they were alone: one that is doubled counts as much as a case that
+    is out by its spread."""
+    total = sum(log2(value / first[name]) ** 2 for name, value in constants.items())
+    for line in lines:
+        whole = PHASES if line.case.scope == "step" else PHASES[:-1]
+        for spread, phases, weight in (
+            (line.case.milliseconds, whole, 1.0), (line.case.forward_milliseconds, ("forward", "loss"), 0.5),
+        ):  # fmt: skip
+            if spread is not None and spread.median:
+                error = log(line.seconds(constants, phases) * 1e3 / spread.median)
+                total += weight * error**2 / (_SURE**2 + spread.half**2)
     return total
 
 
@@ -157,15 +147,26 @@ def chosen(cases: Iterable[Case], model: str, sequence: int) -> list[Case]:
     return [case for case in cases if not unmodelled(case) and case.model != model and case.sequence != sequence]
 
 
-def section(constants: Constants, cases: Sequence[Case], kernels: Sequence[Calibration], files: Sequence[str]) -> str:
+def section(
+    constants: Constants,
+    drawn: dict[str, Points],
+    cases: Sequence[Case],
+    kernels: int,
+    files: Sequence[str],
+    torch: str,
+) -> str:
     """The `[calibrated]` section of a machine's file."""
-    rows = [f"{file}: {len(kernels)} calibration rows in all" for file in files] + [identity(case) for case in cases]
+    rows = [f"{', '.join(files)}: {kernels} calibration rows in all", *(identity(case) for case in cases)]
     tokens = [case.batch * case.sequence for case in cases] or [0]
     lines = [
         "[calibrated]", f'date = "{max((case.date for case in cases), default="")}"', "rows = [",
-        *(f'  "{row}",' for row in rows), "]", f'torch = "{cases[0].torch if cases else kernels[0].torch}"',
+        *(f'  "{row}",' for row in rows), "]", f'torch = "{torch}"',
         f"tp = {sorted({case.tp for case in cases})}", f"tokens = [{min(tokens)}, {max(tokens)}]", "",
         "[calibrated.constants]", *(f'"{name}" = {value:.4g}' for name, value in sorted(constants.items())), "",
+        "# Seconds of a kernel by its FLOPs or bytes, of a collective by the bytes that a rank sends.",
+        "[calibrated.curves]",
+        *(f"{name} = [{', '.join(f'[{size:.3g}, {taken:.3g}]' for size, taken in points)}]"
+          for name, points in sorted(drawn.items())), "",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -179,11 +180,12 @@ def calibrate(
     cases = chosen(rows.cases, model, sequence)
     if not kernels and not cases:
         raise UserError(f"{', '.join(files)}: no row of a GPU to calibrate on; run tpscope.bench on one first")
-    constants = from_kernels(kernels, machine)
+    constants, drawn = alone.constants(kernels), alone.drawn(kernels)
     found = [item for case in cases if isinstance(item := trace(case), Known)]
     if found:
-        constants |= from_cases(found, machine, constants)
-    return section(constants, [item.case for item in found], kernels, files)
+        constants |= from_cases(found, machine.with_curves(drawn), constants)
+    used = [item.case for item in found]
+    return section(constants, drawn, used, len(kernels), files, (used or kernels)[0].torch)
 
 
 def main() -> None:
@@ -197,7 +199,7 @@ def main() -> None:
     path = Path(asked.hardware)
     if path.suffix != ".toml":
         path = Path(tpscope.__file__).parent / "price" / "machines" / f"{asked.hardware}.toml"
-    before = re.sub(r"\n*\[calibrated\].*", "\n", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    before = re.sub(r"\n+\[calibrated\]\n.*", "\n", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     machine = hardware.parsed(path.name, before)
     with Pool(lambda kind, text: print(f"{kind}: {text}", file=sys.stderr)) as pool:
         text = calibrate(

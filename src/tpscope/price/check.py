@@ -29,12 +29,27 @@ class Held:
     measured_bytes: int = 0
     predicted_bytes: int = 0
     memory_error: float | None = None
+    low_ms: float = 0.0
+    high_ms: float = 0.0
+    bound_by: str = ""
+
+
+@dataclass
+class LeftOut:
+    """A case without a prediction of its own, and why; `measured_ms` where it was measured."""
+
+    case: str
+    loss: str
+    why: str
+    compiled: bool = False
+    measured_ms: float | None = None
+    measured_bytes: int = 0
 
 
 @dataclass
 class Accuracy:
     """What some cases come to. `pairs` differ by more than 5 % as measured; `ordered` of them are predicted in that
-    order."""
+    order. `apart` are those of them whose repeats do not overlap, `apart_ordered` so many of those."""
 
     cases: int = 0
     median_time_error: float | None = None
@@ -43,6 +58,8 @@ class Accuracy:
     worst_memory_error: float | None = None
     pairs: int = 0
     ordered: int = 0
+    apart: int = 0
+    apart_ordered: int = 0
 
 
 @dataclass
@@ -52,7 +69,7 @@ class Accuracies:
     hardware: str
     status: str
     held: list[Held] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
     accuracy: Accuracy = field(default_factory=Accuracy)
     calibrated_on: Accuracy = field(default_factory=Accuracy)
     schema: str = "tpscope.price-check/1"
@@ -66,7 +83,7 @@ def check(cases: tuple[Case, ...], machine: Machine, name: str, pool: Pool) -> A
         why = unmodelled(case)
         found = why or known(case, pool)
         if isinstance(found, str):
-            result.left_out[f"{case.name} ({case.loss or 'default loss'}, order {case.order})"] = found
+            result.left_out.append(_left_out(case, found))
         else:
             result.held.append(compared(found, machine, identity(case) in used))
     result.accuracy = accuracy([item for item in result.held if not item.used])
@@ -74,14 +91,24 @@ def check(cases: tuple[Case, ...], machine: Machine, name: str, pool: Pool) -> A
     return result
 
 
+def _left_out(case: Case, why: str) -> LeftOut:
+    if case.milliseconds is None:
+        return LeftOut(case.name, case.loss, why, case.compiled)
+    return LeftOut(case.name, case.loss, why, case.compiled, case.milliseconds.median, case.peak)
+
+
 def identity(case: Case) -> str:
     """A row by what names it: its case, its place in the run and its date."""
     return f"{case.name}, order {case.order}, {case.date}"
 
 
+def _phases(case: Case) -> tuple[str, ...]:
+    return PHASES if case.scope == "step" else PHASES[:-1]
+
+
 def predicted(item: Known, machine: Machine) -> tuple[float, int]:
     """Milliseconds and peak bytes of the scope that was measured."""
-    phases = PHASES if item.case.scope == "step" else PHASES[:-1]
+    phases = _phases(item.case)
     seconds, _ = queued(parts_of(item.trace, machine, item.question.layout), phases)
     peaks = [peak for peak in memory_cost(item.trace.memory).phases if peak.phase in phases]
     without = 0 if item.case.scope == "step" else 1
@@ -93,13 +120,14 @@ def predicted(item: Known, machine: Machine) -> tuple[float, int]:
 def compared(item: Known, machine: Machine, used: bool) -> Held:
     """One case."""
     assert item.case.milliseconds is not None
-    case, measured = item.case, item.case.milliseconds.median
+    case, measured = item.case, item.case.milliseconds
     ms, peak = predicted(item, machine)
-    real = case.memory.get("peak_bytes", 0)
+    _, bound = queued(parts_of(item.trace, machine, item.question.layout), _phases(case))
     group = f"{case.model} tp={case.tp} seq={case.sequence} batch={case.batch} {case.scope}"
     return Held(
-        case.name, group, used, measured, round(ms, 2), ms / measured - 1, real, peak, peak / real - 1 if real else None
-    )
+        case.name, group, used, measured.median, round(ms, 2), ms / measured.median - 1, case.peak, peak,
+        peak / case.peak - 1 if case.peak else None, measured.low, measured.high, bound.get("backward", ""),
+    )  # fmt: skip
 
 
 def accuracy(held: list[Held]) -> Accuracy:
@@ -108,14 +136,28 @@ def accuracy(held: list[Held]) -> Accuracy:
         return Accuracy()
     times = [abs(item.time_error) for item in held]
     memory = [abs(item.memory_error) for item in held if item.memory_error is not None]
-    pairs = [
+    pairs = ordered_pairs(held)
+    apart = [(one, other) for one, other in pairs if one.high_ms < other.low_ms or other.high_ms < one.low_ms]
+    return Accuracy(
+        len(held), median(times), max(times), median(memory) if memory else None, max(memory, default=None),
+        len(pairs), _in_order(pairs), len(apart), _in_order(apart),
+    )  # fmt: skip
+
+
+def ordered_pairs(held: list[Held]) -> list[tuple[Held, Held]]:
+    """Strategies of one setting whose measured times differ enough to have an order."""
+    return [
         (one, other)
         for one, other in combinations(held, 2)
         if one.group == other.group
         and max(one.measured_ms, other.measured_ms) > (1 + _APART) * min(one.measured_ms, other.measured_ms)
     ]
-    ordered = sum((a.measured_ms < b.measured_ms) == (a.predicted_ms < b.predicted_ms) for a, b in pairs)
-    return Accuracy(
-        len(held), median(times), max(times), median(memory) if memory else None, max(memory, default=None),
-        len(pairs), ordered,
-    )  # fmt: skip
+
+
+def in_order(one: Held, other: Held) -> bool:
+    """Whether two cases are predicted in the order in which they were measured."""
+    return (one.measured_ms < other.measured_ms) == (one.predicted_ms < other.predicted_ms)
+
+
+def _in_order(pairs: list[tuple[Held, Held]]) -> int:
+    return sum(in_order(one, other) for one, other in pairs)

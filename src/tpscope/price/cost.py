@@ -1,4 +1,5 @@
-"""Seconds of a traced step on a machine: a roofline for each kernel, alpha and beta for each collective, and the CPU.
+"""Seconds of a traced step on a machine: each kernel and collective as measured at its size, or by a roofline and by
+alpha and beta where nobody measured; and the CPU.
 
 Traffic of a rank over a ring of n, of a payload of B bytes (Thakur, Rabenseifner and Gropp, Optimization of collective
 communication operations in MPICH, 2005): all_reduce 2(n-1)/n B, all_gather and reduce_scatter (n-1)/n B with B the
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 
 from tpscope.language.layout import Layout
 from tpscope.language.measured.price import Collective, Operation, StepTrace
+from tpscope.price import compiled, curves
 from tpscope.price.hardware import Bandwidth, Machine
 from tpscope.price.result import Part, TimeCost
 
@@ -47,9 +49,11 @@ def link_of(machine: Machine, layout: Layout, axis: str) -> Bandwidth:
 
 
 def collective_seconds(item: Collective, machine: Machine, layout: Layout) -> float:
-    """One call."""
-    link = link_of(machine, layout, item.axis)
-    return link.latency + wire_bytes(item) / (link.bytes_per_second * link.reached)
+    """One call. Over the link as it was measured with two ranks that send as much; else alpha and beta."""
+    link, sent = link_of(machine, layout, item.axis), wire_bytes(item)
+    if link == machine.link and (points := machine.curve(item.kind)):
+        return curves.seconds(points, max(sent, points[0][0]))
+    return link.latency + sent / (link.bytes_per_second * link.reached)
 
 
 def shape_class(name: str, flops: int) -> str:
@@ -60,29 +64,49 @@ def shape_class(name: str, flops: int) -> str:
 
 
 def kernel_seconds(item: Operation, machine: Machine) -> float:
-    """One call: the slower of its arithmetic and its traffic to memory, and the gap to the next kernel."""
+    """One call and the gap to the next kernel: as measured at its size, where it was; else the slower of its arithmetic
+    and its traffic to memory."""
+    gap = machine.dispatch.gap if item.kernel else 0.0
+    kind = curves.kind_of(item.name, item.flops, item.read, item.written)
+    moved = item.read + item.written
+    # Products in single precision are rare in training, and were not measured.
+    single = item.flops and item.dtype == "float32"
+    points = () if single else machine.curve(kind) or (() if item.flops else machine.curve(curves.ELEMENTWISE))
+    if points and (size := item.flops or moved):
+        slower = machine.sustained.arithmetic if item.flops else machine.sustained.traffic
+        return curves.seconds(points, size) * slower + gap
     peak = machine.compute.float32 if item.dtype == "float32" else machine.compute.bfloat16
     reached: float = getattr(machine.compute.reached, shape_class(item.name, item.flops))
     arithmetic = item.flops / (peak * reached)
-    traffic = (item.read + item.written) / (machine.memory.bytes_per_second * machine.memory.reached)
-    return max(arithmetic, traffic) + (machine.dispatch.gap if item.kernel else 0.0)
+    return max(arithmetic, moved / (machine.memory.bytes_per_second * machine.memory.reached)) + gap
 
 
 def parts_of(trace: StepTrace, machine: Machine, layout: Layout) -> Parts:
     """Seconds by part and phase. `CPU dispatch` runs beside the others."""
     parts: Parts = defaultdict(lambda: defaultdict(float))
-    for operation in trace.operations:
+    costs = machine.dispatch
+
+    def handed(phase: str, seconds: float) -> None:
+        parts[CPU][phase] += seconds * (costs.backward if phase == "backward" else 1.0)
+
+    for operation in compiled.as_compiled(trace.operations):
         name = "compute" if operation.flops else "memory-bound"
         parts[name][operation.phase] += kernel_seconds(operation, machine) * operation.count
-        parts[CPU][operation.phase] += machine.dispatch.operator * operation.count * operation.kernel
+        handed(operation.phase, costs.operator * operation.count * operation.kernel)
     for item in trace.collectives:
         name = BESIDE if item.axis.startswith(_FSDP) else "exposed communication"
         parts[name][item.phase] += collective_seconds(item, machine, layout) * item.count
-        parts[CPU][item.phase] += machine.dispatch.operator * item.count
-    costs = machine.dispatch
-    for counts, seconds in ((trace.dispatches, costs.dtensor), (trace.views, costs.view), (trace.calls, costs.module)):
+        handed(item.phase, costs.operator * item.count)
+        parts[CPU][item.phase] += costs.collective * item.count
+    for phase, count in trace.views.items():
+        handed(phase, costs.view * count)
+    for counts, seconds in ((trace.dispatches, costs.dtensor), (trace.calls, costs.module)):
         for phase, count in counts.items():
             parts[CPU][phase] += seconds * count
+    # On a mesh parameters are DTensors, which a compiled function takes apart and puts together at every call.
+    if layout.world > 1 and (entered := compiled.calls(trace.operations)):
+        for phase in ("forward", "backward"):
+            parts[CPU][phase] += costs.compiled * entered
     return parts
 
 

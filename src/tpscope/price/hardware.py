@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tpscope.errors import UserError
 from tpscope.language.layout import Layout
+from tpscope.price.curves import Points
 from tpscope.price.result import Standing
 
 
@@ -47,19 +48,31 @@ class Bandwidth(_Strict):
 
 
 class Dispatch(_Strict):
-    """Seconds of the CPU for an operator that launches a kernel, for one that does not, for one on DTensor and for the
-    call of a module; `gap`, seconds of the GPU between two kernels."""
+    """Seconds of the CPU for an operator that launches a kernel, for one that does not, for one on DTensor, for the
+    call of a module, for a collective besides its operator, and for a compiled function on DTensors in each direction.
+    `backward`: how much of an operator's cost is left in the backward, which autograd runs without Python. `gap`:
+    seconds of the GPU between two kernels."""
 
     operator: float
     view: float
     dtensor: float
     module: float
     gap: float
+    collective: float = 0.0
+    compiled: float = 0.0
+    backward: float = 1.0
+
+
+class Sustained(_Strict):
+    """How many times longer products and kernels bound by memory take inside of a step than they take alone."""
+
+    arithmetic: float = 1.0
+    traffic: float = 1.0
 
 
 class Calibrated(_Strict):
-    """What was measured: constants by their dotted names, the rows that they come from, and the settings of those rows,
-    beyond which a price is extrapolated."""
+    """What was measured: constants by their dotted names, curves of seconds by size, the rows that they come from, and
+    the settings of those rows, beyond which a price is extrapolated."""
 
     date: str
     rows: tuple[str, ...]
@@ -67,6 +80,7 @@ class Calibrated(_Strict):
     tp: tuple[int, ...]
     tokens: tuple[int, int]
     constants: dict[str, float]
+    curves: dict[str, Points] = {}
 
 
 class Machine(_Strict):
@@ -82,6 +96,7 @@ class Machine(_Strict):
     link: Bandwidth
     network: Bandwidth
     dispatch: Dispatch
+    sustained: Sustained = Sustained()
     calibrated: Calibrated | None = None
 
     def standing(self, layout: Layout, tokens: int) -> Standing:
@@ -91,6 +106,14 @@ class Machine(_Strict):
         low, high = self.calibrated.tokens
         inside = layout.world == layout.tp and layout.tp in self.calibrated.tp and low <= tokens <= high
         return "calibrated" if inside else "extrapolated"
+
+    def curve(self, name: str) -> Points:
+        """Measured seconds by size; nothing where nobody measured them."""
+        return self.calibrated.curves.get(name, ()) if self.calibrated else ()
+
+    def with_curves(self, curves: dict[str, Points]) -> Machine:
+        """The machine with curves that are about to be written into its file."""
+        return self.model_copy(update={"calibrated": Calibrated(curves=curves, **_NOTHING)})
 
     def with_constants(self, constants: dict[str, float]) -> Machine:
         """The machine with some constants replaced, by dotted names such as `compute.reached.large`."""
@@ -104,6 +127,9 @@ class Machine(_Strict):
                 raise KeyError(name)
             at[leaf] = value
         return Machine.model_validate(tree)
+
+
+_NOTHING: dict[str, Any] = {"date": "", "rows": (), "torch": "", "tp": (), "tokens": (0, 0), "constants": {}}
 
 
 @cache

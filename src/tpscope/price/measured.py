@@ -30,6 +30,11 @@ class Spread(_Row):
     high: float
     repeats: int
 
+    @property
+    def half(self) -> float:
+        """Half of what lies between the lowest and the highest, as a part of the median."""
+        return (self.high - self.low) / 2 / self.median
+
 
 class Case(_Row):
     """One measured case. `scope` says whether the optimizer's step is in its time and its memory."""
@@ -43,6 +48,7 @@ class Case(_Row):
     loss: str = ""
     scope: str = "forward-backward"
     milliseconds: Spread | None = None
+    forward_milliseconds: Spread | None = None
     memory: dict[str, int] = {}
     hardware: str = ""
     torch: str = ""
@@ -51,6 +57,13 @@ class Case(_Row):
     error: str | None = None
     order: int = 0
     date: str = ""
+
+    @property
+    def peak(self) -> int:
+        """Peak bytes of the step above what was there before its model: a failed import of NeMo's kept the
+        first model of a process allocated, and what it kept is no part of the step."""
+        left = self.memory.get("after_load", 0) - self.memory.get("weights", 0)
+        return self.memory.get("peak_bytes", 0) - max(0, left)
 
     @property
     def tp(self) -> int:

@@ -162,8 +162,12 @@ def show_check(held: Accuracies, console: Console) -> None:
     for name, found in (("not calibrated on", held.accuracy), ("calibrated on", held.calibrated_on)):
         if found.cases:
             console.print(f"{name}: {_accuracy(found)}", highlight=False, soft_wrap=True)
-    for name, why in held.left_out.items():
-        console.print(f"  left out: {name}: {why}", style="dim", highlight=False, soft_wrap=True)
+    for one in held.left_out:
+        ms = f", {one.measured_ms:.0f} ms measured" if one.measured_ms is not None else ""
+        console.print(
+            f"  left out: {one.case} ({one.loss or 'default loss'}{ms}): {one.why}",
+            style="dim", highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _accuracy(found: Accuracy) -> str:
@@ -172,4 +176,5 @@ def _accuracy(found: Accuracy) -> str:
     )
     if found.median_memory_error is not None:
         words += f", peak memory {found.median_memory_error:.1%} median and {found.worst_memory_error:.1%} worst"
-    return f"{words}; order kept in {found.ordered} of {found.pairs} pairs that differ by more than 5 %"
+    words += f"; order kept in {found.ordered} of {found.pairs} pairs that differ by more than 5 %"
+    return f"{words}, and in {found.apart_ordered} of the {found.apart} of them whose repeats do not overlap"

@@ -1,5 +1,5 @@
-"""docs/matrix.md, docs/bugs.md, docs/guide.md and docs/migration.md: pure functions of results/, bugs/, guide.toml and
-the rows of migrate.
+"""docs/matrix.md, docs/bugs.md, docs/guide.md, docs/migration.md and docs/accuracy.md: pure functions of results/, bugs/,
+guide.toml and the rows of migrate.
 
 python -m tpscope.report.pages             write them
 python -m tpscope.report.pages --check     fail if they differ from what the recorded rows give
@@ -12,12 +12,24 @@ import sys
 from pathlib import Path
 
 from tpscope import bugs
-from tpscope.report import bug_pages, guide, guide_pages, guide_rows, migration, prove_pages, prove_rows, prove_speed
+from tpscope.price.accuracy import recorded_in
+from tpscope.report import (
+    accuracy_page,
+    bug_pages,
+    guide,
+    guide_pages,
+    guide_rows,
+    migration,
+    prove_pages,
+    prove_rows,
+    prove_speed,
+)
 from tpscope.report.prove_rows import Proofs
 from tpscope.report.sweep import MATRIX, RESULTS, ROOT, matrix
 
 BUGS = Path("docs/bugs.md")
 GUIDE = Path("docs/guide.md")
+ACCURACY = Path("docs/accuracy.md")
 
 
 def documents(root: Path) -> dict[Path, str]:
@@ -29,6 +41,8 @@ def documents(root: Path) -> dict[Path, str]:
     found = {BUGS: bug_pages.page(book, proofs), GUIDE: guide_pages.page(guide.load(), guide_rows.read(root))}
     if migration.examples(root):
         found[migration.PAGE] = migration.page(root)
+    if (measured := recorded_in(root)) is not None:
+        found[ACCURACY] = accuracy_page.page(measured)
     if (root / RESULTS).is_file():
         compared = [json.loads(text) for text in (root / RESULTS).read_text(encoding="utf-8").splitlines()]
         lines = prove_pages.part(proofs, book, prove_speed.read(root))

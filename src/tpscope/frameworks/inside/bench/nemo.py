@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -38,6 +39,13 @@ def build(wanted: Wanted, device: torch.device) -> NemoSubject:
     return subject
 
 
+def _imported(name: str) -> Any:
+    """A module, imported on a stack of its own: where an optional import inside it fails and the failure is kept, its
+    traceback keeps every frame below it, and with ours the first model of the process for good."""
+    with ThreadPoolExecutor(1) as alone:
+        return alone.submit(importlib.import_module, name).result()
+
+
 class NemoSubject(Subject):
     """A model from NeMo's entry, stepped as its recipe's loop steps it, through the functions that the loop calls."""
 
@@ -54,7 +62,7 @@ class NemoSubject(Subject):
         return tuple(_LOSSES)
 
     def prepare(self, loss: str) -> None:
-        self._loss = getattr(importlib.import_module(_LOSSES[loss]), loss)()
+        self._loss = getattr(_imported(_LOSSES[loss]), loss)()
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """As `_forward_backward_step` of the recipe: labels shifted by the dataset, the sum divided by their number."""
@@ -78,7 +86,7 @@ class NemoSubject(Subject):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """NeMo's AdamWConfig, which turns `foreach` off over a mesh with tp."""
-        config = importlib.import_module("nemo_automodel.components.optim.optimizer").AdamWConfig(lr=0.0)
+        config = _imported("nemo_automodel.components.optim.optimizer").AdamWConfig(lr=0.0)
         made: torch.optim.Optimizer = config.build(self.model, device_mesh=self.setup.mesh_context.device_mesh)[0]
         return made
 

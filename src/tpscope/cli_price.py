@@ -26,6 +26,12 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
             str, typer.Option(help="h200, h100, a100, l40s-pcie, or a TOML file of your own.")
         ] = "h200",
         tp: Annotated[int | None, typer.Option(min=1, help="Tensor-parallel ranks.")] = None,
+        pp: Annotated[int | None, typer.Option(min=1, help="Pipeline ranks (NeMo).")] = None,
+        cp: Annotated[int | None, typer.Option(min=1, help="Context-parallel ranks: not priced yet.")] = None,
+        micro_batches: Annotated[
+            int | None, typer.Option("--micro-batches", min=1, help="Micro-batches of a pipelined step; default --pp.")
+        ] = None,
+        schedule: Annotated[str, typer.Option(help="Of the pipeline: 1f1b, gpipe or interleaved1f1b.")] = "1f1b",
         dp_shard: Annotated[int | None, typer.Option(min=1, help="Ranks that FSDP shards over (NeMo).")] = None,
         dp_replicate: Annotated[int | None, typer.Option(min=1, help="Replicas of those ranks (NeMo).")] = None,
         sequence: Annotated[int, typer.Option("--seq", min=1, help="Tokens of a sample.")] = 4096,
@@ -50,6 +56,7 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
         from tpscope.price import hardware as machines
         from tpscope.price.check import check as held_against
         from tpscope.price.measured import read
+        from tpscope.price.pipeline import SCHEDULES
         from tpscope.price.run import Setting
         from tpscope.price.run import price as run
         from tpscope.render import document
@@ -64,9 +71,13 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
             return
         if len(inputs) > 1:
             raise UserError(f"price takes one INPUT, not {len(inputs)}: {' '.join(inputs)}; several are for --check")
-        wishes = Wishes(tp=tp, dp_shard=dp_shard, dp_replicate=dp_replicate, sequence_parallel=sequence_parallel)
+        if schedule not in SCHEDULES:
+            raise UserError(f"--schedule {schedule}: none that price knows; name one of {', '.join(SCHEDULES)}")
+        wishes = Wishes(
+            tp=tp, pp=pp, cp=cp, dp_shard=dp_shard, dp_replicate=dp_replicate, sequence_parallel=sequence_parallel
+        )
         asked = question(inputs[0], wishes)
-        setting = Setting(machine, hardware, batch, sequence, smallest_tp)
+        setting = Setting(machine, hardware, batch, sequence, smallest_tp, schedule, micro_batches)
         with progress() as say, Pool(say, fresh=fresh) as pool:
             result = run(asked, resolve(with_ or list(default), None), pool, setting)
         document.deliver(result, json_, lambda console: page.show(result, console))

@@ -63,6 +63,7 @@ sweep: .venv/ready
 	$(TPSCOPE) prove --self-test --full --fresh --json results/selftest.json
 	$(BIN)/python -m tpscope.report.guide_record
 	$(BIN)/python -m tpscope.report.guidance
+	$(BIN)/python -m tpscope.report.experiments.price
 	$(BIN)/python -m tpscope.report.study --generate
 	$(BIN)/python -m tpscope.report.pages
 

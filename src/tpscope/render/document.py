@@ -18,6 +18,7 @@ from tpscope.compare.result import Comparison
 from tpscope.errors import UserError
 from tpscope.language.answer import to_json
 from tpscope.price.check import Accuracies
+from tpscope.price.matrix import Matrix
 from tpscope.price.result import Prices
 from tpscope.prove.result import Proofs
 from tpscope.prove.selftest import SelfTest
@@ -25,7 +26,7 @@ from tpscope.recommend.result import Recommendation
 
 RESULTS: dict[str, type] = {
     "compare": Comparison, "prove": Proofs, "check": Check, "selftest": SelfTest, "recommend": Recommendation,
-    "price": Prices, "price-check": Accuracies,
+    "price": Prices, "price-check": Accuracies, "price-matrix": Matrix,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from tpscope.price.check import Accuracies, Accuracy
 from tpscope.price.cost import PHASES
+from tpscope.price.matrix import Matrix
 from tpscope.price.result import Pipeline, Priced, Prices, Traffic
 from tpscope.price.run import sizes
 
@@ -156,6 +157,31 @@ def _by(item: Traffic) -> str:
         return "autograd"
     file = item.evidence.path.rpartition("/")[2]
     return f"{file[:-3] if file.endswith('.py') else file}:{item.evidence.line}"
+
+
+def show_matrix(found: Matrix, console: Console) -> None:
+    """One row a cell, then in whose words there is no price."""
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for head in ("model", "tp", "framework", "machine"):
+        table.add_column(head, no_wrap=True)
+    for head in ("step ms", "compute", "memory", "exposed", "CPU", "tok/s/GPU", "GiB", "fits"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for cell in found.cells:
+        name = [cell.model, str(cell.tp), cell.framework, cell.hardware]
+        if cell.said:
+            table.add_row(*name, cell.status)
+            continue
+        parts = [f"{cell.parts.get(part, 0.0):.0f}" for part in (*_PARTS[:3], _PARTS[-1])]
+        fits = "" if cell.fits is None else "yes" if cell.fits else "no"
+        table.add_row(
+            *name, f"{cell.step_ms:.0f}", *parts, f"{cell.tokens_per_second:.0f}", f"{cell.peak_bytes / _GIB:.1f}", fits
+        )
+    console.print(table)
+    for said, framework in dict.fromkeys((cell.said, cell.framework) for cell in found.cells if cell.said):
+        names = dict.fromkeys(cell.model for cell in found.cells if (cell.said, cell.framework) == (said, framework))
+        console.print(f"{framework}, {', '.join(names)}: {said}", highlight=False, soft_wrap=True)
+    standings = dict.fromkeys(f"{cell.hardware} {cell.standing}" for cell in found.cells if cell.standing)
+    console.print(f"times: {', '.join(standings)}; batch 1, bf16, AdamW, eager", style="dim", highlight=False)
 
 
 def show_check(held: Accuracies, console: Console) -> None:

@@ -52,6 +52,8 @@ def test_a_faster_machine_is_faster_and_holds_the_same_bytes():
     assert 0 < h200.pass_ms < h200.step_ms
     refused = next(cell for cell in found.cells if cell.model == "qwen2.5-7b" and cell.framework == "nemo@0.7.0")
     assert (refused.status, "divisible by TP size" in refused.said) == ("refused", True)
+    stops = next(cell for cell in found.cells if cell.model == "qwen2.5-7b" and cell.framework == "axolotl@0.19.0")
+    assert (stops.status, stops.step_ms, stops.said.startswith("its own forward raises")) == ("stops", 0.0, True)
     jsonschema.validate(
         json.loads(document.document(found)), json.loads(Path("docs/schema/price-matrix.json").read_text())
     )

@@ -40,8 +40,13 @@ def test_the_slowest_stage_gives_the_pace_and_each_other_is_waited_for_once():
 
 
 def test_two_stages_a_rank_halve_the_bubble():
-    found = priced(stage(0, list(range(8)), 5.0), total=8)
+    one = stage(0, list(range(8)), 5.0)
+    one.other.memory.after["backward"] = 700
+    found = priced(one, total=8)
     assert found.time.ms == pytest.approx(8 * 10 + 3 * 10 / 2)
+    assert found.memory.by_category["other stages of the rank"] == 700
+    # (v - 1) p + 2 (p - 1) + 1 forwards of a stage are under way on the first rank.
+    assert found.pipeline.stages[0].in_flight == 4 + 2 * 3 + 1
 
 
 def test_more_micro_batches_are_in_flight_on_earlier_stages_and_all_of_them_under_gpipe():

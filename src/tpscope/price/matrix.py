@@ -82,6 +82,12 @@ def cells(
     for name, machine in machines.items():
         column = priced(target.id, found, asked, Setting(machine, name, batch, sequence))
         cell = _cell(column, Cell(model, tp, target.id, name, batch, sequence))
+        stopped = found.trace.stopped if found.trace else None
+        if stopped is not None and stopped.phase in _WITHOUT_STEP:
+            # What ran up to there is no step.
+            bare = Cell(model, tp, target.id, name, batch, sequence, "stops")
+            yield replace(bare, said=f"its own {stopped.phase} raises {stopped.kind}: {stopped.message}")
+            continue
         if found.trace is not None:
             seconds, _ = queued(parts_of(found.trace, machine, asked.layout), _WITHOUT_STEP)
             cell = replace(cell, pass_ms=round(seconds * 1e3, 3))

@@ -204,8 +204,9 @@ def _memory(rank: int, own: list[StageTrace], stages: Stages, plan: Plan) -> Mem
     # torch allocates a buffer for every micro-batch in each direction before the step.
     buffers = count * sum(stage.received + stage.sent for stage in own)
     found: dict[str, Peak] = {}
-    for stage in own:
-        resting = sum(_traces(other)[1].memory.after.get("backward", 0) for other in own if other is not stage)
+    rests = [_traces(stage)[1].memory.after.get("backward", 0) for stage in own]
+    for stage, rest in zip(own, rests, strict=True):
+        resting = sum(rests) - rest
         for peak in (peak for trace in _traces(stage) for peak in memory_cost(trace.memory).phases):
             by = Counter(peak.by_category)
             by[_BUFFERS] += buffers

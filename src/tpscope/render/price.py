@@ -181,7 +181,8 @@ def show_matrix(found: Matrix, console: Console) -> None:
         names = dict.fromkeys(cell.model for cell in found.cells if (cell.said, cell.framework) == (said, framework))
         console.print(f"{framework}, {', '.join(names)}: {said}", highlight=False, soft_wrap=True)
     standings = dict.fromkeys(f"{cell.hardware} {cell.standing}" for cell in found.cells if cell.standing)
-    console.print(f"times: {', '.join(standings)}; batch 1, bf16, AdamW, eager", style="dim", highlight=False)
+    if standings:
+        console.print(f"times: {', '.join(standings)}; bf16, AdamW, eager", style="dim", highlight=False)
 
 
 def show_check(held: Accuracies, console: Console) -> None:

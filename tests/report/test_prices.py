@@ -71,7 +71,7 @@ def test_the_matrix_has_time_memory_traffic_and_measured_beside_predicted(tmp_pa
     text = "\n".join(prices.section(Study([], (), [*rows, *both(tmp_path)])))
     assert text.count("<!-- plot: stacked -->") == 3
     assert "| `llama-3.1-8b` | 2 | nemo@0.7.0 | 109 | yes | 0 | 60 | yes | 0 |" in text
-    assert "| **refused** | ValueError: odd heads |" in text
+    assert "| **refused** | `ValueError: odd heads` |" in text
     assert "the error is 8% in the median and 10% at the worst" in text
     assert "| 99 (calibrated) | -10% |" in text
     assert "measured on" not in "\n".join(prices.section(Study([], (), rows)))
@@ -103,6 +103,6 @@ def test_the_register_asks_the_rows_of_price_and_bench(tmp_path):
 
 def test_section_11_points_to_the_matrix_where_there_are_rows():
     assert "not measured yet (price)" in "\n".join(summary.section(Study([])))
-    assert "Predicted memory, traffic and time: the performance prediction matrix" in "\n".join(
+    assert "Predicted memory, traffic and time: the tables of the performance prediction matrix" in "\n".join(
         summary.section(Study([], (), [price(NEMO, 99.0)]))
     )

@@ -25,7 +25,7 @@ def clusters(view: View) -> Reply:
         if (nemo[0].framework, axolotl[0].framework) == (view.nemo, view.axolotl) and _of(nemo[0]) == _of(axolotl[0])
     ]
     if not timed:
-        return Reply("", not_yet("experiments.price, bench"))
+        return Reply("", not_yet("bench"))
     ratios = [nemo[0].milliseconds[0] / axolotl[0].milliseconds[0] for nemo, axolotl in timed]
     times = f"{view.nemo} takes {_range(ratios)} times {view.axolotl}'s forward and backward"
     verdict = f"{times} in {len(ratios)} cases, {CAVEAT}"

@@ -22,7 +22,7 @@ def section(study: Study) -> list[str]:
     rows = study.measured(Price)
     if not rows:
         return []
-    wide = [row.cell for row in rows if not _only_measured(row.cell, rows)]
+    wide = _ordered(study, [row.cell for row in rows if not _only_measured(row.cell, rows)])
     machines = list(dict.fromkeys(cell.hardware for cell in wide))
     first = wide[0]
     standings = listed(f"{cell.hardware}: {cell.standing}" for cell in wide if cell.standing)
@@ -73,7 +73,7 @@ def section(study: Study) -> list[str]:
             "Where there is no price: what the framework raised.",
             ["model", "tp", "framework", "answer", "its words"],
             [
-                [code(model), str(tp), framework, f"**{cell.status}**", cell.said]
+                [code(model), str(tp), framework, f"**{cell.status}**", code(cell.said)]
                 for (model, tp, framework), cell in without.items()
             ],
         )
@@ -130,6 +130,13 @@ def error(case: Benched, cell: Cell) -> float:
 def _only_measured(cell: Cell, rows: list[Price]) -> bool:
     """True for what is priced only to be held against a measurement: another sequence than the matrix has."""
     return cell.sequence != rows[0].cell.sequence
+
+
+def _ordered(study: Study, cells: list[Cell]) -> list[Cell]:
+    """Frameworks of one model and size beside each other, in the order of the study."""
+    models = list(dict.fromkeys(cell.model for cell in cells))
+    columns = list(dict.fromkeys([*study.frameworks, *(cell.framework for cell in cells)]))
+    return sorted(cells, key=lambda cell: (models.index(cell.model), cell.tp, columns.index(cell.framework)))
 
 
 def _on(cells: list[Cell], key: tuple[str, int, str, str]) -> list[str]:

@@ -92,11 +92,11 @@ def section(study: Study) -> list[str]:
 
 
 def _costs(study: Study) -> str:
-    return "the performance prediction matrix above" if study.measured(Price) else not_yet("price")
+    return "the tables of the performance prediction matrix above" if study.measured(Price) else not_yet("price")
 
 
 def _timed(study: Study) -> str:
-    return "beside the predictions above" if prices.pairs(study) else not_yet("bench")
+    return "the table beside the predictions above" if prices.pairs(study) else not_yet("bench")
 
 
 def _proofs(study: Study) -> str:

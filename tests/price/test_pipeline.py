@@ -83,6 +83,7 @@ def test_stages_are_nemos_own_and_axolotl_has_no_key_for_them():
     setting = Setting(hardware.machine("h100"), "h100", 1, 1024)
     with Pool(lambda kind, text: None) as pool:
         result = price(question("llama-3.1-8b", Wishes(tp=2, pp=3, dp_shard=2)), targets, pool, setting)
+        both = price(question("llama-3.1-8b", Wishes(tp=2, pp=2, sequence_parallel=True)), targets[:1], pool, setting)
         tied = price(question("llama-3.2-1b", Wishes(tp=2, pp=2)), targets[:1], pool, setting).frameworks[0]
     nemo, axolotl = result.frameworks
     assert [len(stage.layers) for stage in nemo.pipeline.stages] == [11, 11, 10]
@@ -91,4 +92,5 @@ def test_stages_are_nemos_own_and_axolotl_has_no_key_for_them():
     assert (nemo.time.status, nemo.head.gathered_by) == ("extrapolated", "loss")
     assert {item.axis for item in nemo.collectives} == {"tp", "dp_shard", "pp"}
     assert (axolotl.status.value, "no key for pipeline" in axolotl.error.message) == ("unsupported", True)
+    assert (both.frameworks[0].status.value, both.frameworks[0].time.ms) == ("unsupported", 0.0)
     assert (tied.status.value, "tie_word_embeddings" in tied.error.message) == ("refused", True)

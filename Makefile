@@ -65,6 +65,7 @@ sweep: .venv/ready
 	$(BIN)/python -m tpscope.report.guide_record
 	$(BIN)/python -m tpscope.report.guidance
 	TPSCOPE_SWEEP=1 $(BIN)/python -m pytest -q tests/migrate/test_accepted.py
+	$(BIN)/python -m tpscope.report.experiments.price
 	$(BIN)/python -m tpscope.report.study --generate
 	$(BIN)/python -m tpscope.report.pages
 

@@ -17,15 +17,25 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
     @app.command()
     def price(
         inputs: Annotated[
-            list[str], typer.Argument(metavar="INPUT", help="As for compare; with --check, files of rows of bench.")
-        ],
+            list[str] | None,
+            typer.Argument(metavar="[INPUT]", help="As for compare; with --check, files of rows of bench."),
+        ] = None,
         with_: Annotated[
             list[str] | None, typer.Option("--with", help="A framework, as nemo@0.7.0. Repeat it.")
         ] = None,
         hardware: Annotated[
-            str, typer.Option(help="h200, h100, a100, l40s-pcie, or a TOML file of your own.")
+            str,
+            typer.Option(
+                help="h200, h100, a100, l40s-pcie, or a TOML file of your own; several for --matrix: h200,h100."
+            ),
         ] = "h200",
-        tp: Annotated[int | None, typer.Option(min=1, help="Tensor-parallel ranks.")] = None,
+        tp: Annotated[str | None, typer.Option(help="Tensor-parallel ranks; several for --matrix: 2,4,8.")] = None,
+        pp: Annotated[int | None, typer.Option(min=1, help="Pipeline ranks (NeMo).")] = None,
+        cp: Annotated[int | None, typer.Option(min=1, help="Context-parallel ranks: not priced yet.")] = None,
+        micro_batches: Annotated[
+            int | None, typer.Option("--micro-batches", min=1, help="Micro-batches of a pipelined step; default --pp.")
+        ] = None,
+        schedule: Annotated[str, typer.Option(help="Of the pipeline: 1f1b, gpipe or interleaved1f1b.")] = "1f1b",
         dp_shard: Annotated[int | None, typer.Option(min=1, help="Ranks that FSDP shards over (NeMo).")] = None,
         dp_replicate: Annotated[int | None, typer.Option(min=1, help="Replicas of those ranks (NeMo).")] = None,
         sequence: Annotated[int, typer.Option("--seq", min=1, help="Tokens of a sample.")] = 4096,
@@ -37,6 +47,12 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
         smallest_tp: Annotated[
             bool, typer.Option("--smallest-tp", help="Look for the smallest TP size that fits too.")
         ] = False,
+        matrix: Annotated[
+            bool, typer.Option("--matrix", help="Models x TP sizes x frameworks x machines, one row each.")
+        ] = False,
+        models: Annotated[
+            str | None, typer.Option(help="With --matrix: models by name, as qwen3-8b,olmo-2-7b; else the study's ten.")
+        ] = None,
         check: Annotated[bool, typer.Option("--check", help="Hold predictions against what bench measured.")] = False,
         fresh: Annotated[bool, typer.Option("--fresh", help="Trace again what an earlier run has traced.")] = False,
         json_: Annotated[
@@ -48,14 +64,29 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
         from tpscope.compare.run import Pool
         from tpscope.frameworks.targets import resolve
         from tpscope.price import hardware as machines
+        from tpscope.price import matrix as many
         from tpscope.price.check import check as held_against
         from tpscope.price.measured import read
+        from tpscope.price.pipeline import SCHEDULES
         from tpscope.price.run import Setting
         from tpscope.price.run import price as run
         from tpscope.render import document
         from tpscope.render import price as page
 
+        targets = resolve(with_ or list(default), None)
+        sizes = many.numbers(tp) if tp else []
+        if matrix:
+            from tpscope.report.runs import MODELS
+
+            named = {name: machines.machine(name) for name in many.words(hardware)}
+            asked_of = [*(inputs or []), *many.words(models or "")] or list(MODELS)
+            with progress() as say, Pool(say, fresh=fresh) as pool:
+                cells = many.matrix(asked_of, sizes or [2, 8], targets, named, pool, batch, sequence)
+            document.deliver(cells, json_, lambda console: page.show_matrix(cells, console))
+            return
         machine = machines.machine(hardware)
+        if not inputs:
+            raise UserError("price takes an INPUT: a model, a config or a training YAML; only --matrix goes without")
         if check:
             rows = read(inputs)
             with progress() as say, Pool(say, fresh=fresh) as pool:
@@ -64,11 +95,22 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
             return
         if len(inputs) > 1:
             raise UserError(f"price takes one INPUT, not {len(inputs)}: {' '.join(inputs)}; several are for --check")
-        wishes = Wishes(tp=tp, dp_shard=dp_shard, dp_replicate=dp_replicate, sequence_parallel=sequence_parallel)
+        if schedule not in SCHEDULES:
+            raise UserError(f"--schedule {schedule}: none that price knows; name one of {', '.join(SCHEDULES)}")
+        if len(sizes) > 1:
+            raise UserError(f"--tp {tp}: several sizes are for --matrix; name one")
+        wishes = Wishes(
+            tp=sizes[0] if sizes else None,
+            pp=pp,
+            cp=cp,
+            dp_shard=dp_shard,
+            dp_replicate=dp_replicate,
+            sequence_parallel=sequence_parallel,
+        )
         asked = question(inputs[0], wishes)
-        setting = Setting(machine, hardware, batch, sequence, smallest_tp)
+        setting = Setting(machine, hardware, batch, sequence, smallest_tp, schedule, micro_batches)
         with progress() as say, Pool(say, fresh=fresh) as pool:
-            result = run(asked, resolve(with_ or list(default), None), pool, setting)
+            result = run(asked, targets, pool, setting)
         document.deliver(result, json_, lambda console: page.show(result, console))
         if result.bad:
             raise typer.Exit(1)

@@ -3,7 +3,7 @@ alpha and beta where nobody measured; and the CPU.
 
 Traffic of a rank over a ring of n, of a payload of B bytes (Thakur, Rabenseifner and Gropp, Optimization of collective
 communication operations in MPICH, 2005): all_reduce 2(n-1)/n B, all_gather and reduce_scatter (n-1)/n B with B the
-whole tensor, all_to_all (n-1)/n B, broadcast B.
+whole tensor, all_to_all (n-1)/n B, broadcast and send_recv B.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Parts = dict[str, dict[str, float]]
 def wire_bytes(item: Collective) -> int:
     """What one rank sends for one call."""
     share = (item.ranks - 1) / item.ranks
-    if item.kind == "broadcast":
+    if item.kind in ("broadcast", "send_recv"):
         return item.bytes
     return round(item.bytes * share * (2 if item.kind == "all_reduce" else 1))
 

@@ -123,6 +123,34 @@ class Saved:
 
 
 @dataclass
+class Stage:
+    """One pipeline rank: its layers and what else it has; milliseconds of one micro-batch; its peak, and how many
+    forwards of its stages wait for their backward at most."""
+
+    rank: int
+    layers: list[int]
+    others: list[str]
+    milliseconds: float
+    peak_bytes: int
+    peak_phase: str
+    in_flight: int
+
+
+@dataclass
+class Pipeline:
+    """A step in stages: the schedule, the ranks that are slowest and fullest, and the part of the step in which the
+    slowest has nothing to do."""
+
+    schedule: str
+    micro_batches: int
+    stages_per_rank: int
+    slowest: int
+    fullest: int
+    bubble: float
+    stages: list[Stage] = field(default_factory=list)
+
+
+@dataclass
 class Priced:
     """One framework's column. `fits` is None where memory could not be told."""
 
@@ -143,6 +171,7 @@ class Priced:
     fits: bool | None = None
     smallest_tp: int | None = None
     sequence_parallel: Saved | None = None
+    pipeline: Pipeline | None = None
     asked_of_data: dict[str, int] = field(default_factory=dict)
     shims: list[str] = field(default_factory=list)
     seconds: float = 0.0

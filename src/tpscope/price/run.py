@@ -13,7 +13,7 @@ from tpscope.frameworks.registry import Target
 from tpscope.language.answer import Failure
 from tpscope.language.measured.price import Collective, Moved, StepTrace
 from tpscope.language.verdict import Status
-from tpscope.price import cost
+from tpscope.price import cost, pipeline
 from tpscope.price.hardware import Machine
 from tpscope.price.memory import memory_cost
 from tpscope.price.result import HeadCost, Priced, Prices, Saved, Traffic, Waste
@@ -37,6 +37,8 @@ class Setting:
     batch: int
     sequence: int
     smallest_tp: bool = False
+    schedule: str = pipeline.SCHEDULES[0]
+    micro_batches: int | None = None
 
 
 def price(question: Question, targets: list[Target], pool: Pool, setting: Setting) -> Prices:
@@ -47,7 +49,10 @@ def price(question: Question, targets: list[Target], pool: Pool, setting: Settin
     model = Model(spec.name, spec.architecture, spec.model_type, spec.source, spec.status, spec.config)
     result = Prices(model, layout, setting.batch, setting.sequence, setting.hardware)
     pool.prepare(targets)
-    result.frameworks = pool.each(lambda target: _column(question, target, pool, setting), targets)
+    without = _without_stages(question, targets, pool)
+    result.frameworks = pool.each(
+        lambda target: without.get(target.id) or _column(question, target, pool, setting), targets
+    )
     if all(
         column.error is not None and column.error.kind in ("ImportError", "ProcessDied") for column in result.frameworks
     ):
@@ -56,9 +61,49 @@ def price(question: Question, targets: list[Target], pool: Pool, setting: Settin
     return result
 
 
+def _without_stages(question: Question, targets: list[Target], pool: Pool) -> dict[str, Priced]:
+    """Columns of frameworks that have no pipeline stages, in the words that compare has for it."""
+    found: dict[str, Priced] = {}
+    if question.layout.pp > 1:
+        others = [target for target in targets if target.family.name != "nemo"]
+        for target, answer in zip(others, pool.answers(question, others), strict=True):
+            if answer.status is not Status.OK:
+                found[target.id] = Priced(target.id, answer.status, answer.error)
+    return found
+
+
+def _staged(question: Question, target: Target, pool: Pool, setting: Setting) -> Priced:
+    """One column of a layout with pipeline stages."""
+    count = setting.micro_batches or question.layout.pp
+    plan = pipeline.Plan(setting.schedule, count)
+    stages, error, shims, seconds = pipeline.staged(question, target, pool, setting.batch, setting.sequence, plan)
+    column = Priced(target.id, shims=shims, seconds=seconds)
+    if stages is None:
+        column.status, column.error = _standing(error), error
+        return column
+    found = pipeline.piped(stages, question, setting.machine, setting.batch * setting.sequence, plan)
+    slowest, last = found.slowest.other, found.last.other
+    assert slowest is not None
+    assert last is not None
+    column.model_class, column.loss, column.optimizer = last.model_class, last.loss, last.optimizer
+    column.layers = sum(len(stage.layers) for stage in found.pipeline.stages)
+    column.assumptions = [*_DEFAULTS, *found.assumptions]
+    whole = replace(slowest, layers=len(found.slowest.layers) * count)
+    column.collectives = [_traffic(item, whole, question, setting.machine) for item in found.collectives]
+    column.waste = [_waste(item, slowest) for item in slowest.moved]
+    column.head = _head(last, setting.batch * setting.sequence)
+    column.pipeline, column.time, column.memory, column.flops = (
+        found.pipeline, found.time, found.memory, found.flops,
+    )  # fmt: skip
+    column.fits = fits(column.memory.peak_bytes, setting.machine)
+    return column
+
+
 def _column(question: Question, target: Target, pool: Pool, setting: Setting) -> Priced:
     if why := _untraced(question, target):
         return Priced(target.id, Status.UNSUPPORTED, Failure("NotTraced", why, "trace"))
+    if question.layout.pp > 1:
+        return _staged(question, target, pool, setting)
     column = priced(target.id, traced(question, target, pool, setting.batch, setting.sequence), question, setting)
     if question.layout.sequence_parallel and column.error is None:
         column.sequence_parallel = _saved(column, question, target, pool, setting)
@@ -70,9 +115,11 @@ def _column(question: Question, target: Target, pool: Pool, setting: Setting) ->
 def _untraced(question: Question, target: Target) -> str:
     """Why a layout is not traced in a framework; empty if it is."""
     layout = question.layout
-    others = [axis for axis in ("pp", "cp") if getattr(layout, axis) > 1]
+    if layout.pp > 1 and layout.sequence_parallel:
+        return "sequence parallelism inside pipeline stages is not priced yet: what a stage then sends is not traced"
+    others = [axis for axis in ("cp",) if getattr(layout, axis) > 1]
     if target.family.name != "nemo":
-        others += [axis for axis in ("dp_shard", "dp_replicate") if getattr(layout, axis) > 1]
+        others += [axis for axis in ("pp", "dp_shard", "dp_replicate") if getattr(layout, axis) > 1]
     return f"{', '.join(others)} of {target.family.name} is not priced yet" if others else ""
 
 
@@ -112,7 +159,7 @@ def priced(name: str, found: Traced, question: Question, setting: Setting) -> Pr
     column = Priced(name, shims=found.shims, seconds=found.seconds)
     trace = found.trace
     if trace is None:
-        column.status, column.error = _standing(found), found.error
+        column.status, column.error = _standing(found.error), found.error
         return column
     column.model_class, column.loss, column.optimizer, column.layers = (
         trace.model_class, trace.loss, trace.optimizer, trace.layers,
@@ -137,9 +184,8 @@ def priced(name: str, found: Traced, question: Question, setting: Setting) -> Pr
     return column
 
 
-def _standing(found: Traced) -> Status:
+def _standing(error: Failure | None) -> Status:
     """A framework that raises in a statement of its own refuses; anything else is a crash."""
-    error = found.error
     if error is not None and error.kind in ("ImportError", "ModuleNotFoundError"):
         return Status.UNSUPPORTED
     said = error is not None and error.where is not None and error.where.text.startswith(("raise", "assert"))

@@ -42,7 +42,7 @@ def traced(question: Question, target: Target, pool: Pool, batch: int, sequence:
         repeat = None
     asked = [_whole(config)] if repeat is None else [_part(config, repeat, count) for count in counts]
     options = {"batch": batch, "sequence": sequence, "configs": asked}
-    answer = pool.kept_experiment("price", question, target, options, SECONDS, _code())
+    answer = pool.kept_experiment("price", question, target, options, SECONDS, code())
     result = Traced(None, answer.error, answer.shims, answer.packages, answer.seconds)
     if answer.error is not None:
         return result
@@ -79,7 +79,7 @@ def _part(config: dict[str, Any], repeat: Repeat, count: int) -> dict[str, Any]:
 
 
 @cache
-def _code() -> str:
+def code() -> str:
     """Names the code that traces: a trace of other code is not reused."""
     package = Path(tpscope.__file__).parent
     inside = package / "frameworks" / "inside"

@@ -20,6 +20,7 @@ from tpscope.language.answer import to_json
 from tpscope.migrate.result import Migration
 from tpscope.plan.result import Derived
 from tpscope.price.check import Accuracies
+from tpscope.price.matrix import Matrix
 from tpscope.price.result import Prices
 from tpscope.prove.result import Proofs
 from tpscope.prove.selftest import SelfTest
@@ -30,6 +31,7 @@ RESULTS: dict[str, type] = {
     "price": Prices, "price-check": Accuracies,
     "migrate": Migration,
     "plan": Derived,
+    "price": Prices, "price-check": Accuracies, "price-matrix": Matrix,
 }  # fmt: skip
 
 

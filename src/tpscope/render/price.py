@@ -7,11 +7,14 @@ from rich.table import Table
 
 from tpscope.price.check import Accuracies, Accuracy
 from tpscope.price.cost import PHASES
-from tpscope.price.result import Priced, Prices, Traffic
+from tpscope.price.matrix import Matrix
+from tpscope.price.result import Pipeline, Priced, Prices, Traffic
 from tpscope.price.run import sizes
 
 _GIB = 2**30
-_PARTS = ("compute", "memory-bound", "exposed communication", "overlapped communication", "CPU dispatch")
+_PARTS = (
+    "compute", "memory-bound", "exposed communication", "overlapped communication", "pipeline bubble", "CPU dispatch",
+)  # fmt: skip
 
 
 def show(prices: Prices, console: Console) -> None:
@@ -29,8 +32,38 @@ def show(prices: Prices, console: Console) -> None:
         console.print(
             f"[bold]{column.id}[/]  {column.model_class.rpartition('.')[2]}, {column.optimizer}", highlight=False
         )
+        if column.pipeline is not None:
+            console.print(_stages(column.pipeline))
         console.print(_traffic(column))
         _words(column, console)
+
+
+def _stages(found: Pipeline) -> Table:
+    """One row a pipeline rank."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for head in ("pipeline rank", "layers", "and"):
+        table.add_column(head)
+    for head in ("ms a micro-batch", "peak GiB", "in flight"):
+        table.add_column(head, justify="right")
+    table.add_column("")
+    for stage in found.stages:
+        marks = [word for word, rank in (("slowest", found.slowest), ("fullest", found.fullest)) if rank == stage.rank]
+        table.add_row(
+            str(stage.rank), runs(stage.layers), ", ".join(stage.others), f"{stage.milliseconds:.0f}",
+            f"{stage.peak_bytes / _GIB:.1f}", str(stage.in_flight), ", ".join(marks),
+        )  # fmt: skip
+    return table
+
+
+def runs(numbers: list[int]) -> str:
+    """`0 to 7, 64 to 71`."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in found)
 
 
 def _words(column: Priced, console: Console) -> None:
@@ -137,6 +170,32 @@ def _by(item: Traffic) -> str:
         return "autograd"
     file = item.evidence.path.rpartition("/")[2]
     return f"{file[:-3] if file.endswith('.py') else file}:{item.evidence.line}"
+
+
+def show_matrix(found: Matrix, console: Console) -> None:
+    """One row a cell, then in whose words there is no price."""
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for head in ("model", "tp", "framework", "machine"):
+        table.add_column(head, no_wrap=True)
+    for head in ("step ms", "compute", "memory", "exposed", "CPU", "tok/s/GPU", "GiB", "fits"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for cell in found.cells:
+        name = [cell.model, str(cell.tp), cell.framework, cell.hardware]
+        if cell.said:
+            table.add_row(*name, cell.status)
+            continue
+        parts = [f"{cell.parts.get(part, 0.0):.0f}" for part in (*_PARTS[:3], _PARTS[-1])]
+        fits = "" if cell.fits is None else "yes" if cell.fits else "no"
+        table.add_row(
+            *name, f"{cell.step_ms:.0f}", *parts, f"{cell.tokens_per_second:.0f}", f"{cell.peak_bytes / _GIB:.1f}", fits
+        )
+    console.print(table)
+    for said, framework in dict.fromkeys((cell.said, cell.framework) for cell in found.cells if cell.said):
+        names = dict.fromkeys(cell.model for cell in found.cells if (cell.said, cell.framework) == (said, framework))
+        console.print(f"{framework}, {', '.join(names)}: {said}", highlight=False, soft_wrap=True)
+    standings = dict.fromkeys(f"{cell.hardware} {cell.standing}" for cell in found.cells if cell.standing)
+    if standings:
+        console.print(f"times: {', '.join(standings)}; bf16, AdamW, eager", style="dim", highlight=False)
 
 
 def show_check(held: Accuracies, console: Console) -> None:

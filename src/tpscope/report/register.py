@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from tpscope.report.facts import Study
-from tpscope.report.judges import code, cost, edges, guidance, head, hierarchy, lora, mesh, ports, styles
+from tpscope.report.judges import code, cost, edges, guidance, head, hierarchy, lora, mesh, performance, ports, styles
 from tpscope.report.judges.view import Found, Quoted, Reply, View
 from tpscope.report.prove_rows import Cell
 from tpscope.report.rows import SourceRow
@@ -22,7 +22,7 @@ from tpscope.report.rows import SourceRow
 SOURCES = "python -m tpscope.report.study --sources"
 _SUBJECTS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (hierarchy, styles, mesh, head, lora, code, guidance, cost, edges, ports)
+    for module in (hierarchy, styles, mesh, head, lora, code, guidance, cost, edges, ports, performance)
 }
 Judge = Callable[[View], Found]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tpscope.report.experiments.bench_rows import Benched
+from tpscope.report.experiments.price_rows import Price
 from tpscope.report.facts import Study
 from tpscope.report.runs import FRAMEWORKS, RUNS, Run
 from tpscope.report.text import listed, not_yet, table, together
@@ -88,7 +90,8 @@ def lines(study: Study) -> list[str]:
         "Outside this study until the verbs are there:",
         "",
         *([] if study.proofs.cells else [f"- equality of the sharded and the unsharded model: {not_yet('prove')}"]),
-        f"- memory, traffic and time: {not_yet('price')}, {not_yet('bench')}",
+        *([] if study.measured(Price) else [f"- memory, traffic and time, predicted: {not_yet('price')}"]),
+        *([] if study.measured(Benched) else [f"- time and memory, measured on GPUs: {not_yet('bench')}"]),
         f"- moving configurations between the frameworks: {not_yet('migrate')}",
         *([] if study.advice else [f"- which framework to take: {not_yet('recommend')}"]),
         "",

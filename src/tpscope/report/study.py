@@ -64,7 +64,9 @@ APPENDICES: tuple[tuple[str, Section], ...] = (
 )  # fmt: skip
 
 
-_MADE_OF = f"{ROWS}, {prove_rows.PROOFS}, {store.EXPERIMENTS} and {advice.ADVICE}"
+_MADE_OF = (
+    f"{ROWS}, {prove_rows.PROOFS}, {store.EXPERIMENTS}, {store.PRICES}, results/bench-*.jsonl and {advice.ADVICE}"
+)
 MADE = (
     f"Made from {_MADE_OF} by `python -m tpscope.report.study --generate`; edits here are lost and fail `make check`."
 )

@@ -44,6 +44,8 @@ def repeat(study: Study) -> list[str]:
 
 
 def _machine(hardware: dict[str, Any]) -> str:
+    if "device" in hardware:
+        return str(hardware["device"])
     return f"{hardware.get('cpus')} cpus, {hardware.get('platform')}, Python {hardware.get('python')}"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tpscope.recommend.rank import fraction
 from tpscope.recommend.result import Standing
 from tpscope.report.advice import Advice, Tried
+from tpscope.report.experiments.price_rows import Price
 from tpscope.report.facts import Study
 from tpscope.report.guidance import Reader, readers
 from tpscope.report.text import ABSENT, code, listed, not_yet, table, together
@@ -28,7 +29,7 @@ def guidance(study: Study) -> list[str]:
         "What `tpscope recommend` answers to typical questions. A candidate is the newest known version of a "
         "framework, at the layout that the command's rules give; it is proved in every way that its config implies "
         "(small models of the same structure, on a CPU), is out at the first that is not equal, and is recommended "
-        f"only if `tpscope check` passes the config that is handed out with it. Memory and time: {not_yet('price')}. "
+        f"only if `tpscope check` passes the config that is handed out with it. Memory and time: {_costs(study)}. "
         "Ask again for your own model and number of ranks.",
         "",
     ]
@@ -40,6 +41,11 @@ def guidance(study: Study) -> list[str]:
     for reader, rows in told:
         lines += _reader(reader, rows)
     return lines
+
+
+def _costs(study: Study) -> str:
+    priced = "not weighed; the performance prediction matrix of this section has them"
+    return priced if study.measured(Price) else not_yet("price")
 
 
 def _short(rows: Sequence[Advice]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from tpscope.language.verdict import Severity
+from tpscope.report.experiments.price_rows import Price
 from tpscope.report.facts import HARMFUL, Merged, Study, findings, harm, joined_subjects, merged
 from tpscope.report.runs import PLAIN
+from tpscope.report.sections import prices
 from tpscope.report.sections.guidance import guidance
 from tpscope.report.sections.proofs import proved
 from tpscope.report.text import listed, not_yet, place, table, together
@@ -26,7 +28,7 @@ _SEVERITIES = {
 
 
 def section(study: Study) -> list[str]:
-    """Counts, findings, who is clear for which model, then and now, trade-offs, guidance."""
+    """Counts, findings, who is clear for which model, then and now, trade-offs, prices, guidance."""
     once = merged(findings(study))
     lines = ["### What the words weigh", ""]
     lines += table(
@@ -71,6 +73,7 @@ def section(study: Study) -> list[str]:
         ["severity", "framework", "subject", "what it does", "seen for"],
         [_row(study, item) for item in once if item.severity == Severity.COST and item.framework in study.newest()],
     )
+    lines += prices.section(study)
     lines += ["### Open to improvement", ""]
     lines += [
         f"Every row of the findings table about {' or '.join(study.newest())} is one: it names what happens and, "
@@ -81,11 +84,19 @@ def section(study: Study) -> list[str]:
         "",
         *guidance(study),
         f"- Moving a configuration from NeMo AutoModel to Axolotl, and back: {not_yet('migrate')}.",
-        f"- Predicted memory, traffic and time: {not_yet('price')}. Measured on GPUs: {not_yet('bench')}.",
+        f"- Predicted memory, traffic and time: {_costs(study)}. Measured on GPUs: {_timed(study)}.",
         f"- Whether what is clear here is also equal: {_proofs(study)}.",
         "",
     ]
     return lines
+
+
+def _costs(study: Study) -> str:
+    return "the tables of the performance prediction matrix above" if study.measured(Price) else not_yet("price")
+
+
+def _timed(study: Study) -> str:
+    return "the table beside the predictions above" if prices.pairs(study) else not_yet("bench")
 
 
 def _proofs(study: Study) -> str:

@@ -28,7 +28,6 @@ from tpscope.recommend.result import Recommendation
 
 RESULTS: dict[str, type] = {
     "compare": Comparison, "prove": Proofs, "check": Check, "selftest": SelfTest, "recommend": Recommendation,
-    "price": Prices, "price-check": Accuracies,
     "migrate": Migration,
     "plan": Derived,
     "price": Prices, "price-check": Accuracies, "price-matrix": Matrix,

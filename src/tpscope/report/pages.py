@@ -1,5 +1,5 @@
-"""docs/matrix.md, bugs.md, guide.md, migration.md and accuracy.md: pure functions of results/, bugs/, guide.toml and the
-rows of migrate.
+"""docs/matrix.md, bugs.md, guide.md, migration.md and accuracy.md: pure functions of results/, bugs/, guide.toml and
+the rows of migrate.
 
 python -m tpscope.report.pages             write them
 python -m tpscope.report.pages --check     fail if they differ from what the recorded rows give

@@ -29,7 +29,7 @@ FILE = Path("results/accuracy.json")
 @dataclass(frozen=True)
 class Recorded:
     """One run of the comparison: the command, where it was measured, the constants of then, and the cases; and those
-    that were measured on other hosts with such GPUs, on which nothing was calibrated, and what those rows say of themselves."""
+    that were measured on other hosts with such GPUs, on which nothing was calibrated, and what their rows say."""
 
     command: str
     measured_on: list[str]

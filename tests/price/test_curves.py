@@ -80,6 +80,18 @@ def test_the_backward_of_attention_is_what_both_take_more_than_the_forward():
     }
 
 
+def test_a_fused_optimizer_goes_at_the_rate_of_its_largest_step():
+    rows = [
+        single("optimizer", ms, op="adamw", way=way, numbers=numbers, tensors=16)
+        for way, numbers, ms in (("fused", 10**6, 0.5), ("fused", 10**9, 8.0), ("foreach", 10**9, 16.0))
+    ]
+    measured = machine().with_curves(alone.drawn(rows))
+    one = operation("step", name="_fused_adamw_", read=8 * 10**6, written=8 * 10**6, kernel=False)
+    assert kernel_seconds(one, measured) == pytest.approx(8e-6)
+    # Any other kernel of that size has no curve here.
+    assert kernel_seconds(operation("step", read=16 * 10**6), measured) == pytest.approx(16e-3)
+
+
 def test_costs_of_the_cpu_are_told_apart():
     rows = [
         single("dispatch", ms, op=op)

@@ -45,7 +45,8 @@ def test_a_pair_whose_repeats_overlap_counts_in_the_first_figure_only():
 
 def test_rows_of_other_hosts_stand_apart_and_change_no_goal():
     alone = recorded(held("a", 100.0, 101.0))
-    both = replace(alone, elsewhere=Accuracies("h200", "calibrated", [held("a", 100.0, 170.0)]))
+    both = replace(alone, elsewhere=Accuracies("h200", "calibrated", [held("a", 100.0, 170.0)]), sources=["once each"])
+    assert "> once each" in page(both)
     assert "On other hosts" in page(both)
     assert "+70.0%" in page(both)
     assert "On other hosts" not in page(alone)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -29,7 +29,7 @@ FILE = Path("results/accuracy.json")
 @dataclass(frozen=True)
 class Recorded:
     """One run of the comparison: the command, where it was measured, the constants of then, and the cases; and those
-    that were measured on other hosts with such GPUs, on which nothing was calibrated."""
+    that were measured on other hosts with such GPUs, on which nothing was calibrated, and what their rows say."""
 
     command: str
     measured_on: list[str]
@@ -39,6 +39,7 @@ class Recorded:
     calibrated_on: list[str]
     answer: Accuracies
     elsewhere: Accuracies | None = None
+    sources: list[str] = field(default_factory=list)
 
 
 def record(files: list[str], elsewhere: list[str], name: str, machine: Machine, pool: Pool) -> Recorded:
@@ -53,6 +54,7 @@ def record(files: list[str], elsewhere: list[str], name: str, machine: Machine, 
         command, sorted({case.hardware for case in cases}), sorted({case.torch for case in cases}), machine.title,
         machine.calibrated.constants, list(machine.calibrated.rows), check(cases, machine, name, pool),
         check(others, machine, name, pool) if others else None,
+        sorted({case.source for case in others if case.source}),
     )  # fmt: skip
 
 

@@ -48,6 +48,8 @@ def drawn(rows: Iterable[Calibration]) -> dict[str, Points]:
         **{kind: curves.drawn(timed, _LAUNCHES * least) for kind, timed in _memory(kept).items()},
         **{kind: curves.rising(curves.drawn(timed)) for kind, timed in _collectives(kept).items()},
     }
+    if timed := _fused(kept):
+        found[curves.FUSED] = curves.drawn(timed)
     if (timed := _reductions(kept, found)) and (points := curves.drawn(timed)):
         found[curves.REDUCTION] = points
     return {kind: points for kind, points in found.items() if points}
@@ -112,6 +114,16 @@ def _reductions(rows: list[Calibration], found: dict[str, Points]) -> _Timed:
         if rest > 0 and numbers >= 2**23:
             timed.append((4 * numbers, rest))
     return timed
+
+
+def _fused(rows: list[Calibration]) -> _Timed:
+    """The largest step of a fused AdamW, by the bytes of what a trace sees it read and write: parameter, gradient and
+    two moments, all of them both. One kernel works on all tensors, so that a small one goes at the same rate."""
+    steps = [row for row in rows if row.kind == "optimizer" and row.size["way"] == "fused"]
+    if not steps:
+        return []
+    largest = max(steps, key=lambda row: int(row.size["numbers"]))
+    return [(16.0 * largest.size["numbers"], _seconds(largest))]
 
 
 def _collectives(rows: list[Calibration]) -> dict[str, _Timed]:

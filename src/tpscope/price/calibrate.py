@@ -27,7 +27,7 @@ from tpscope.compare.run import Pool
 from tpscope.errors import UserError
 from tpscope.price import alone, hardware
 from tpscope.price.check import identity
-from tpscope.price.cost import PHASES, Parts, parts_of, queued
+from tpscope.price.cost import CHEAPER, PHASES, Parts, parts_of, queued
 from tpscope.price.curves import Points
 from tpscope.price.hardware import Machine
 from tpscope.price.measured import Case, Known, known, read, unmodelled
@@ -39,7 +39,7 @@ _CPU = (
 )  # fmt: skip
 _GPU = ("sustained.arithmetic", "sustained.traffic", "dispatch.gap")
 _FAR, _NEAR = 8.0, 1.25
-# What the first of these shortens, and only in the backward.
+# What the first of these shortens, in the phases where it does.
 _BACKWARD, _FROM_C = "dispatch.backward", ("dispatch.operator", "dispatch.view")
 _STEPS = (0.6, 0.8, 0.92, 0.98, 1.02, 1.08, 1.25, 1.6)
 # Where a case spreads little, it is no better known than this.
@@ -114,7 +114,7 @@ class _Line:
             parts[part][phase] = value
         for name, flat in self.each.items():
             for (part, phase), slope in flat.items():
-                shorter = constants.get(_BACKWARD, 1.0) if name in _FROM_C and phase == "backward" else 1.0
+                shorter = constants.get(_BACKWARD, 1.0) if name in _FROM_C and phase in CHEAPER else 1.0
                 parts[part][phase] += constants[name] * slope * shorter
         return queued(parts, phases)[0]
 

@@ -18,6 +18,8 @@ from tpscope.price.hardware import Bandwidth, Machine
 from tpscope.price.result import Part, TimeCost
 
 PHASES = ("forward", "loss", "backward", "step")
+# Phases in which an operator costs the CPU less.
+CHEAPER = ("backward", "step")
 CPU = "CPU dispatch"
 GPU = ("compute", "memory-bound", "exposed communication")
 # FSDP gathers and scatters on streams of its own, beside the kernels.
@@ -87,7 +89,7 @@ def parts_of(trace: StepTrace, machine: Machine, layout: Layout) -> Parts:
     costs = machine.dispatch
 
     def handed(phase: str, seconds: float) -> None:
-        parts[CPU][phase] += seconds * (costs.backward if phase == "backward" else 1.0)
+        parts[CPU][phase] += seconds * (costs.backward if phase in CHEAPER else 1.0)
 
     for operation in compiled.as_compiled(trace.operations):
         name = "compute" if operation.flops else "memory-bound"

@@ -13,6 +13,7 @@ Points = tuple[tuple[float, float], ...]
 
 PRODUCT, ATTENTION, ATTENTION_BACKWARD = "product", "attention", "attention_backward"
 ELEMENTWISE, CAST, REDUCTION, SOFTMAX, NORM, PICK = "elementwise", "cast", "reduction", "softmax", "norm", "pick"
+FUSED = "fused"
 _REDUCTIONS = ("mean", "sum", "var", "amax", "norm", "linalg_vector_norm", "_foreach_norm")
 _PICKS = ("embedding", "index", "gather", "index_select", "embedding_dense_backward", "index_put", "scatter")
 
@@ -23,6 +24,8 @@ def kind_of(name: str, flops: int, read: int, written: int) -> str:
         return ATTENTION_BACKWARD if "backward" in name else ATTENTION
     if flops:
         return PRODUCT
+    if name.startswith("_fused_adam"):
+        return FUSED
     if "softmax" in name:
         return SOFTMAX
     if "rms_norm" in name or "layer_norm" in name:

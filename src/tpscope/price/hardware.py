@@ -50,8 +50,8 @@ class Bandwidth(_Strict):
 class Dispatch(_Strict):
     """Seconds of the CPU for an operator that launches a kernel, for one that does not, for one on DTensor, for the
     call of a module, for a collective besides its operator, and for a compiled function on DTensors in each direction.
-    `backward`: how much of an operator's cost is left in the backward, which autograd runs without Python. `gap`:
-    seconds of the GPU between two kernels."""
+    `backward`: how much of an operator's cost is left in the backward, which autograd runs without Python, and in the
+    optimizer's step, which autograd does not record. `gap`: seconds of the GPU between two kernels."""
 
     operator: float
     view: float
@@ -148,7 +148,7 @@ def machine(name: str) -> Machine:
         return parsed(name, path.read_text(encoding="utf-8"))
     if name not in names():
         close = get_close_matches(name.lower(), names(), 3, 0.4) or names()
-        fields = ", ".join(field for field in Machine.model_fields if field != "calibrated")
+        fields = ", ".join(name for name, field in Machine.model_fields.items() if field.is_required())
         raise UserError(
             f"--hardware {name}: no such machine; did you mean {', '.join(close)}? A TOML file of your own has the "
             f"fields {fields}, as src/tpscope/price/machines/h200.toml shows"

@@ -57,6 +57,7 @@ class Case(_Row):
     error: str | None = None
     order: int = 0
     date: str = ""
+    source: str = ""
 
     @property
     def peak(self) -> int:

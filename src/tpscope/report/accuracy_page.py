@@ -34,7 +34,7 @@ def page(recorded: Recorded) -> str:
         *_turned(held),
         "## Held out", "", *_table(held), "",
         "## Calibrated on", "", *_table(used), "",
-        *_elsewhere(recorded.elsewhere),
+        *_elsewhere(recorded.elsewhere, recorded.sources),
         "## Not predicted", "",
         "An eager trace does not stand in for compiled code, nor one loss for another. Measured beside the others:", "",
         "| case | loss | ms | peak GiB | why there is no prediction |", "|---|---|---:|---:|---|",
@@ -146,13 +146,15 @@ def _turned(held: list[Held]) -> Iterable[str]:
     yield ""
 
 
-def _elsewhere(other: Accuracies | None) -> Iterable[str]:
+def _elsewhere(other: Accuracies | None, sources: list[str]) -> Iterable[str]:
     """Cases of other hosts: costs of the CPU are those of the host that was calibrated."""
     if other is None or not other.held:
         return
     yield from ("## On other hosts", "")
     yield "The costs of the CPU are those of the host that was calibrated, and hosts with like GPUs differ in them."
-    yield "Rows that were measured on others, before the calibration and with nothing of it fitted to them:"
+    yield "Rows that were measured on others, before the calibration, nothing of it fitted to them. They say:"
+    yield ""
+    yield from (f"> {source}" for source in sources)
     yield ""
     yield from _binding(other.held, "By what the backward is predicted to wait for:")
     yield ""

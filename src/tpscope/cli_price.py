@@ -97,6 +97,8 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
             raise UserError(f"price takes one INPUT, not {len(inputs)}: {' '.join(inputs)}; several are for --check")
         if schedule not in SCHEDULES:
             raise UserError(f"--schedule {schedule}: none that price knows; name one of {', '.join(SCHEDULES)}")
+        if smallest_tp and pp and pp > 1:
+            raise UserError("--smallest-tp looks at layouts without pipeline stages; leave out one of it and --pp")
         if len(sizes) > 1:
             raise UserError(f"--tp {tp}: several sizes are for --matrix; name one")
         wishes = Wishes(

@@ -11,6 +11,7 @@ from tpscope.language.measured.stage import Stages, StageTrace
 from tpscope.price import hardware
 from tpscope.price.pipeline import Plan, in_flight, piped
 from tpscope.price.run import Setting, price
+from tpscope.price.schedule import Pace, order, seconds
 
 ASKED = type("Asked", (), {"layout": Layout(pp=4, tp=2)})()
 PLAN = Plan("1f1b", 8)
@@ -34,9 +35,23 @@ def test_even_stages_leave_the_bubble_of_the_papers():
     assert found.pipeline.bubble == pytest.approx(3 / 11, abs=1e-4)
 
 
-def test_the_slowest_stage_gives_the_pace_and_each_other_is_waited_for_once():
+def test_the_slowest_stage_gives_the_pace():
     found = priced(stage(0, [0, 1, 2], 10.0), stage(3, [3], 15.0))
     assert (found.time.ms, found.pipeline.slowest) == (pytest.approx(8 * 15 + 3 * 10), 3)
+
+
+def test_a_slow_stage_costs_least_where_it_is_waited_for_anyway():
+    """Three even stages of 10 and one of 15: between the pace of the slowest alone, and each other waited for once."""
+    found = [seconds([Pace(7.5, 7.5) if rank == slow else Pace(5.0, 5.0) for rank in range(4)], 8) for slow in range(4)]
+    assert all(8 * 15 < one <= 8 * 15 + 3 * 10 for one in found)
+    assert found[0] < found[3] == 8 * 15 + 3 * 10
+
+
+def test_gpipe_and_1f1b_take_equal_time_in_another_order():
+    even = [Pace(1.0, 2.0)] * 4
+    assert seconds(even, 8) == seconds(even, 8, all_forwards_first=True) == (8 + 3) * 3.0
+    assert order(2, 4, 3, False) == [(True, 0), (True, 1), (False, 0), (True, 2), (False, 1), (False, 2)]
+    assert order(2, 4, 3, True)[:3] == [(True, 0), (True, 1), (True, 2)]
 
 
 def test_two_stages_a_rank_halve_the_bubble():

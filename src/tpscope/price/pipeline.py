@@ -1,9 +1,7 @@
 """A step in pipeline stages: stages as the framework's splitter makes them, each traced, in the order of a schedule.
 
-The time of the stages that fill and drain the pipeline is (p - 1)/m of m micro-batches where p stages are even (Huang
-et al., GPipe, 2019; Narayanan et al., Efficient large-scale language model training on GPU clusters, 2021), and that
-divided by v where a rank has v stages. Where they are uneven, the slowest gives the pace and each
-other fills and drains once.
+With one stage a rank the schedule is run operation by operation (schedule.py). With v of them the slowest rank has
+nothing to do for the time of the others' micro-batches divided by v (Narayanan et al., 2021).
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from tpscope.language.answer import Failure
 from tpscope.language.measured.price import Collective, StepTrace
 from tpscope.language.measured.stage import Stages, StageTrace
 from tpscope.models.layers import kinds, layers_of
-from tpscope.price import cost
+from tpscope.price import cost, schedule
 from tpscope.price.hardware import Machine
 from tpscope.price.memory import memory_cost
 from tpscope.price.result import MemoryCost, Part, Peak, Pipeline, Stage, TimeCost
@@ -54,9 +52,11 @@ class Timed:
     what other stages send."""
 
     micro: float
+    forward: float
     first: float
     end: float
     waits: float
+    waits_forward: float
     parts: dict[str, dict[str, float]]
     bound: dict[str, str]
 
@@ -122,6 +122,9 @@ def piped(stages: Stages, question: Question, machine: Machine, tokens: int, pla
     pace = sum(it.micro + it.waits for it in own)
     every = sum(item.milliseconds for item in shown) / 1e3
     bubble = (every - pace) / stages.per_rank
+    if stages.per_rank == 1:
+        paces = [_pace(timed[rank[0].index]) for rank in ranks]
+        bubble = schedule.seconds(paces, count, "GPipe" in stages.schedule) - count * pace
     first, end = sum(it.first for it in own), max(sum(timed[it.index].end for it in rank) for rank in ranks)
     total = count * pace + bubble + first + end
     flops = count * sum(_flops(stage) for rank in ranks for stage in rank)
@@ -137,7 +140,7 @@ def piped(stages: Stages, question: Question, machine: Machine, tokens: int, pla
     memory = _memory(full, ranks[full], stages, plan)
     return Piped(
         pipeline, time, memory, ranks[slow][0], by_index[stages.total - 1], _collectives(ranks[slow], plan, layout.pp),
-        flops, _assumptions(stages, question, machine, plan, by_index),
+        flops, _assumptions(stages, question, machine, plan),
     )  # fmt: skip
 
 
@@ -149,7 +152,15 @@ def _timed(stage: StageTrace, question: Question, machine: Machine) -> Timed:
     ends = cost.queued(parts, _END)[0]
     # It waits for what it is sent: activations before a forward, their gradient before a backward.
     waits = sum(cost.collective_seconds(item, machine, question.layout) for item in _sent(stage))
-    return Timed(micro, max(more, 0.0), ends, waits, parts, bound)
+    forward = cost.queued(parts, _MICRO[:-1])[0]
+    early = sum(
+        cost.collective_seconds(item, machine, question.layout) for item in _sent(stage) if item.phase == "forward"
+    )
+    return Timed(micro, forward, max(more, 0.0), ends, waits, early, parts, bound)
+
+
+def _pace(it: Timed) -> schedule.Pace:
+    return schedule.Pace(it.forward + it.waits_forward, it.micro - it.forward + it.waits - it.waits_forward)
 
 
 def _traces(stage: StageTrace) -> tuple[StepTrace, StepTrace]:
@@ -256,18 +267,17 @@ def _collectives(own: Iterable[StageTrace], plan: Plan, ranks: int) -> list[Coll
     return [item for item in found.values() if item.count]
 
 
-def _assumptions(
-    stages: Stages, question: Question, machine: Machine, plan: Plan, by_index: dict[int, StageTrace]
-) -> list[str]:  # fmt: skip
+def _assumptions(stages: Stages, question: Question, machine: Machine, plan: Plan) -> list[str]:
     layout, count = question.layout, plan.micro_batches
     link = "the link" if cost.link_of(machine, layout, "pp") is machine.link else "the network"
     pairs = "; ".join(f"stage {stage.index} for {_numbers(stage.like)}" for stage in stages.traced)
     each = f", divided by the {stages.per_rank} stages of a rank" if stages.per_rank > 1 else ""
+    how = "each other rank adds one micro-batch" if each else "run operation by operation with the stages' times"
     found = [
         f"{count} micro-batches a step and data-parallel rank (--micro-batches; the number of stages where not said)",
         f"stages of equal layers are traced once, whole: {pairs}",
-        f"{stages.schedule}: the slowest stage sets the pace, each other adds one micro-batch of its own; that is "
-        f"(p-1)/m where stages are even{each} (GPipe 2019; Narayanan et al. 2021)",
+        f"{stages.schedule}, {how}: (p-1)/m of m micro-batches are bubble where stages are even{each} (GPipe 2019; "
+        "Narayanan et al. 2021)",
         f"a stage waits for activations and gradients from its neighbours, over {link}, with nothing beside it",
         "a buffer is held for every micro-batch and direction between stages, as torch's stage allocates them",
         "the last stage keeps the outputs of all micro-batches until the step ends, as torch's schedule does",
@@ -277,9 +287,8 @@ def _assumptions(
     ]
     if layout.dp_shard * layout.dp_replicate > 1:
         found.append("weights are gathered beside the kernels, over the network where dp leaves the NVLink domain")
-    for trace in dict.fromkeys(id(stage.other) for stage in by_index.values()):
-        other = next(stage.other for stage in by_index.values() if id(stage.other) == trace)
-        found += [words for words in (other.assumptions if other else []) if words not in found]
+    for stage in stages.traced:
+        found += [words for words in (stage.other.assumptions if stage.other else []) if words not in found]
     return found
 
 

@@ -13,7 +13,7 @@ from tpscope.report.text import ABSENT, code, listed, plotted, table
 TITLE = "### Performance prediction matrix"
 _GIB, _GB = 2**30, 1e9
 _PARTS = ("compute", "memory-bound", "exposed communication")
-_MEMORY = ("weights", "weights gathered by FSDP", "gradients", "optimizer", "activations", "logits and loss")
+_MEMORY = ("weights", "gradients", "optimizer", "activations", "logits and loss")
 
 
 def section(study: Study) -> list[str]:

@@ -108,3 +108,9 @@ def test_a_mixture_of_experts_is_priced_for_a_balanced_router_and_says_so(pool):
 def test_a_framework_that_refuses_is_a_column_that_says_so(pool):
     column = prices(pool, "gpt-oss-20b", "nemo@0.7.0", tp=4, sequence=1024).frameworks[0]
     assert (column.status.value, "no TP plan" in column.error.message) == ("refused", True)
+
+
+def test_a_forward_that_the_framework_stops_has_no_price(pool):
+    column = prices(pool, "olmo-2-7b", "nemo@0.7.0", sequence=2048, tp=2).frameworks[0]
+    assert (column.status.value, column.error.phase) == ("crashed", "forward")
+    assert (column.time.ms, column.fits, column.collectives) == (0.0, None, [])

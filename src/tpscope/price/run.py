@@ -161,6 +161,10 @@ def priced(name: str, found: Traced, question: Question, setting: Setting) -> Pr
     if trace is None:
         column.status, column.error = _standing(found.error), found.error
         return column
+    if trace.stopped is not None and trace.stopped.phase != "step":
+        # What ran up to there is no step: it has no price.
+        column.status, column.error = _standing(trace.stopped), trace.stopped
+        return column
     column.model_class, column.loss, column.optimizer, column.layers = (
         trace.model_class, trace.loss, trace.optimizer, trace.layers,
     )  # fmt: skip

@@ -137,7 +137,7 @@ def test_every_plot_has_its_words_and_its_table_under_it(opened):
     assert all(re.search(r"\d", words) for words in said)
     under = "return [...document.querySelectorAll('figure.plot + .scroll > table')].length"
     assert opened.run(under) == len(opened.shown("figure.plot"))
-    assert len(opened.shown("figure.plot")) <= 4
+    assert len(opened.shown("figure.plot")) <= 8
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -156,6 +156,6 @@ def _part(part: Part, x: float, y: float, width: float, colour: int, kind: str) 
     if kind == "bars":
         label = f'<text class="value" x="{x + width + 4:.1f}" y="{y + 11.5:g}">{escape(part.said)}</text>'
         return [f'<g class="mark">{rect}</g>', label]
-    words = next((text for text in (f"{part.said} {part.series}", part.said) if len(text) * _SMALL + 2 <= width), "")
+    words = next((text for text in (f"{part.said} {part.series}", part.said) if len(text) * _SMALL + 8 <= width), "")
     on = f'<text class="on s{colour}" x="{x + width / 2:.1f}" y="{y + 11.5:g}">{escape(words)}</text>' if words else ""
     return [f'<g class="mark"><title>{escape(part.said)} {escape(part.series)}</title>{rect}{on}</g>']

@@ -31,7 +31,9 @@ def section(study: Study) -> list[str]:
         "Each framework's own model, sharding, default loss and AdamW ran one step at full size on fake tensors; a "
         f"machine file turns kernels, collectives and bytes into milliseconds ({standings}). Batch {first.batch}, "
         f"sequence {first.sequence}, bf16, eager, no activation checkpointing. Uncalibrated or extrapolated "
-        "milliseconds compare columns and are not to be quoted; bytes do not depend on the machine.", "",
+        "milliseconds compare columns and are not to be quoted; bytes do not depend on the machine. The CPU's costs "
+        "are those of the host on which a machine was measured, and guesses for a machine that was not: milliseconds "
+        "of two machines say nothing of each other.", "",
     ]  # fmt: skip
     there = [cell for cell in wide if not cell.said]
     lines += table(

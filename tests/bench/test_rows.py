@@ -1,9 +1,16 @@
 """Rows and the journal beside them."""
 
 import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
 
 from tpscope.bench.cases import Build, Case
-from tpscope.bench.rows import Entry, Journal, Result, Setting, row
+from tpscope.bench.rows import Entry, Journal, Result, Setting, append, portable, row
+
+ROOT = Path(__file__).parents[2]
 
 SETTING = Setting("nemo@0.7.0", "NVIDIA H200 x2", "2.11.0", {"torch": "2.11.0"}, "torchrun ...", "abc1234")
 CASE = Case(Build("llama-3.1-8b", 2), 8192)
@@ -65,3 +72,37 @@ def test_a_run_began_when_its_first_process_did(tmp_path):
     journal = Journal(tmp_path / "rows.jsonl", "one")
     assert journal.began(100.0) == 100.0
     assert Journal(tmp_path / "rows.jsonl", "one").began(200.0) == 100.0
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("--site /data/site-nemo --out /data/out/rows.jsonl", "--site site-nemo --out rows.jsonl"),
+        ('File "/venv/lib/python3.12/site-packages/torch/amp/mode.py", line 3', 'File "torch/amp/mode.py", line 3'),
+        ('File "/data/site-nemo/nemo_automodel/utils.py", line 7', 'File "nemo_automodel/utils.py", line 7'),
+        ("--out=/data/rows.jsonl", "--out=rows.jsonl"),
+        # What is no folder of this machine stays.
+        ("see https://docs.pytorch.org/docs/main/tensor.html", "see https://docs.pytorch.org/docs/main/tensor.html"),
+        ("results/bench-h200.jsonl: 3 tokens/s, 1/2, a / b", "results/bench-h200.jsonl: 3 tokens/s, 1/2, a / b"),
+    ],
+)
+def test_a_row_names_no_folder_of_its_machine(said, kept):
+    assert portable({"error": [said]}, ["/data/site-nemo"]) == {"error": [kept]}
+
+
+def test_a_written_row_is_without_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site")])
+    append(tmp_path / "rows.jsonl", {"error": f"{tmp_path}/site/torch/a.py", "command": f"--out {tmp_path}/rows.jsonl"})
+    written = json.loads((tmp_path / "rows.jsonl").read_text())
+    assert written == {"error": "torch/a.py", "command": "--out rows.jsonl"}
+
+
+def test_no_kept_row_names_a_folder_of_a_machine():
+    folder = re.compile(r"(?<![\w./:~-])/(?:\w[\w.-]*/)+")
+    rows = [
+        (file, text) for file in sorted(ROOT.glob("results/bench-*.jsonl")) for text in file.read_text().splitlines()
+    ]
+    rows += [(file, file.read_text()) for file in sorted(ROOT.glob("results/calibration-*.jsonl"))]
+    assert rows
+    assert folder.search("File /data/a.py")
+    assert not [(file.name, found[0]) for file, text in rows if (found := folder.search(text))]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,10 +162,27 @@ class Journal:
         self.note(Entry("done", self.run, order))
 
 
+_FOLDERS = re.compile(r"(?<![\w./:~-])/(?:[\w.+@~-]+/)*(?=[\w.])")
+
+
+def portable(value: Any, sites: Iterable[str]) -> Any:
+    """`value` with every string in it without the folders of this machine: a path below one of `sites` (folders that
+    packages are read from) or below `site-packages` starts at its package, any other keeps its last name."""
+    if isinstance(value, dict):
+        return {key: portable(item, sites) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item, sites) for item in value]
+    if not isinstance(value, str):
+        return value
+    roots = [re.escape(site.rstrip("/")) for site in sorted(sites, key=len, reverse=True) if site.startswith("/")]
+    below = "|".join([r"/[^\s\"']*?/(?:site|dist)-packages", *roots])
+    return _FOLDERS.sub("", re.sub(rf"(?<![\w./:~-])(?:{below})/", "", value))
+
+
 def append(file: Path, made: dict[str, Any]) -> None:
-    """Append one JSON line, on disk when this returns."""
+    """Append one JSON line without folders of this machine (`portable`), on disk when this returns."""
     with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(made) + "\n")
+        out.write(json.dumps(portable(made, sys.path)) + "\n")
         out.flush()
         os.fsync(out.fileno())
 

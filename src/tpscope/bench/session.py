@@ -228,7 +228,8 @@ class Session:
         """After a failure: end this process if the device does not answer any more, so that a new one goes on."""
         try:
             torch.ones(1, device=self.ranks.device).add_(1).item()
-        except Exception:  # noqa: BLE001 - an illegal access leaves every later call with its error
+        except RuntimeError as problem:  # an illegal access leaves every later call with its error
+            print(f"[bench] rank {self.ranks.rank}: no answer from the device, starting again: {problem}", flush=True)
             os._exit(AGAIN)
 
     def _write(self, order: int, result: Result, seconds: float = 0.0) -> None:

@@ -51,7 +51,7 @@ def _case(row: dict[str, Any]) -> Benched:
     times = row["milliseconds"]
     return Benched(
         framework=framework,
-        # Without the folders of the machine that it ran on.
+        # One command for all runs of a framework: its rows are in several files, named one by one there.
         command=f"torchrun --nproc-per-node {ranks[1] if ranks else 1} -m tpscope.bench --with {row['framework']}",
         made=Provenance(row["commit"], row["date"][:10], {"device": row["hardware"]}),
         packages={name: version for name, version in row["packages"].items() if version},

@@ -16,10 +16,11 @@ SETTING = Setting("nemo@0.7.0", "NVIDIA H200 x2", "2.11.0", {"torch": "2.11.0"},
 CASE = Case(Build("llama-3.1-8b", 2), 8192)
 
 
-def measured(times, peak, loss=1.0):
+def measured(times, peak, loss=1.0, disturbed=None):
+    flags = disturbed or [False] * len(times)
     return {
-        "forward_backward": times, "forward": times, "first": 9.0, "step": [], "step_name": "", "step_error": None,
-        "loss": loss, "memory": {"peak_bytes": peak}, "model_class": "m.M", "notes": [],
+        "forward_backward": times, "forward": times, "disturbed": flags, "first": 9.0, "step": [], "step_name": "",
+        "step_error": None, "loss": loss, "memory": {"peak_bytes": peak}, "model_class": "m.M", "notes": [],
     }  # fmt: skip
 
 
@@ -44,6 +45,20 @@ def test_a_step_takes_as_long_as_its_slowest_rank():
     assert made["memory"]["peak_bytes"] == 9
     alone = row(SETTING, CASE, 0, Result(both[:1]))
     assert alone["milliseconds"]["low"] == 1.0
+
+
+def test_repeats_beside_a_neighbour_are_left_out_and_counted():
+    flags = [True, False, False, False, False, False]
+    made = row(SETTING, CASE, 0, Result([measured([9.0, 1.0, 2.0, 3.0, 4.0, 5.0], 7, disturbed=flags)]))
+    assert made["milliseconds"] == {"median": 3.0, "low": 1.0, "high": 5.0, "repeats": 5}
+    assert made["disturbed"] == {"repeats": 1, "left_out": 1, "median_of_all": 3.5}
+
+
+def test_with_too_few_quiet_repeats_all_of_them_count():
+    flags = [True, True, False, False, False, False]
+    made = row(SETTING, CASE, 0, Result([measured([9.0, 8.0, 2.0, 3.0, 4.0, 5.0], 7, disturbed=flags)]))
+    assert made["milliseconds"]["repeats"] == 6
+    assert made["disturbed"] == {"repeats": 2, "left_out": 0, "median_of_all": 4.5}
 
 
 def test_a_case_with_an_error_has_a_row_and_no_time():
@@ -106,3 +121,10 @@ def test_no_kept_row_names_a_folder_of_a_machine():
     assert rows
     assert folder.search("File /data/a.py")
     assert not [(file.name, found[0]) for file, text in rows if (found := folder.search(text))]
+
+
+def test_a_run_whose_command_names_folders_finds_its_own_entries(tmp_path):
+    run = f"nemo@0.7.0 --out {tmp_path}/rows.jsonl"
+    Journal(tmp_path / "rows.jsonl", run).write(0, {"row": "case"})
+    assert Journal(tmp_path / "rows.jsonl", run).finished() == {0}
+    assert Journal(tmp_path / "rows.jsonl", "another").finished() == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
+import sys
 import time
 from importlib import resources
 from pathlib import Path
@@ -17,12 +18,13 @@ from tpscope.bench.rows import Setting, append
 from tpscope.bench.session import Ranks
 from tpscope.frameworks.inside.bench import kernels
 from tpscope.frameworks.inside.bench.kernels import Kernel
+from tpscope.frameworks.inside.bench.quiet import Cores
 
 TOKENS = (512, 2048, 4096, 8192)
 TPS = (1, 2, 4, 8)
 _MIB = 2**20
 # Shares of the time that is given, in the order in which they run.
-_SHARES = {"collective": 0.12, "memory": 0.12, "attention": 0.14, "dispatch": 0.06, "optimizer": 0.08, "matmul": 0.48}
+_SHARES = {"collective": 0.12, "memory": 0.12, "attention": 0.14, "dispatch": 0.10, "optimizer": 0.08, "matmul": 0.44}
 _MOST_BYTES = 24 * 2**30
 _MOST_OPERATIONS = 2e13
 
@@ -32,6 +34,7 @@ def calibrate(ranks: Ranks, setting: Setting, out: Path, seconds: float) -> None
     matrix products those of the models that bench measures come first."""
     generator = random.Random(setting.seed)
     every = _all(ranks.device, ranks.size, setting.rehearsal)
+    cores = Cores(ranks.rank, sys.maxsize if setting.rehearsal else ranks.size)
     for kind, share in _SHARES.items():
         chosen = [kernel for kernel in every if kernel.kind == kind]
         generator.shuffle(chosen)
@@ -40,7 +43,7 @@ def calibrate(ranks: Ranks, setting: Setting, out: Path, seconds: float) -> None
         for kernel in chosen:
             if ranks.first(time.monotonic() - started > share * seconds):
                 break
-            made = _row(kernel, ranks, setting)
+            made = _row(kernel, ranks, setting, cores)
             done, failed = done + 1, failed + (made["error"] is not None)
             if ranks.rank == 0:
                 append(out, made)
@@ -49,12 +52,12 @@ def calibrate(ranks: Ranks, setting: Setting, out: Path, seconds: float) -> None
         )
 
 
-def _row(kernel: Kernel, ranks: Ranks, setting: Setting) -> dict[str, Any]:
+def _row(kernel: Kernel, ranks: Ranks, setting: Setting, cores: Cores) -> dict[str, Any]:
     """One kernel on all ranks at once: the slowest rank's median."""
     error, mine = None, float("nan")
     ranks.together()
     try:
-        mine = _time(kernel, ranks)
+        mine = _time(kernel, ranks, cores)
     except Exception as problem:  # noqa: BLE001 - what a kernel raises at a size is part of its row
         error = f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
     said = ranks.all((mine, error))
@@ -74,8 +77,9 @@ def _row(kernel: Kernel, ranks: Ranks, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _time(kernel: Kernel, ranks: Ranks) -> float:
-    """Milliseconds of one call: median of batches, each long enough for its clock."""
+def _time(kernel: Kernel, ranks: Ranks, cores: Cores) -> float:
+    """Milliseconds of one call: median of batches, each long enough for its clock. What waits for the CPU is timed on
+    quiet cores, and batches in which they were not quiet are left out where others are there."""
     run, cuda = kernel.make(), ranks.device.type == "cuda"
     for _ in range(3):
         run()
@@ -89,8 +93,13 @@ def _time(kernel: Kernel, ranks: Ranks) -> float:
     once = max(ranks.all(once))
     calls = kernel.calls if kernel.host else max(1, min(20, int(2e-3 / max(once, 1e-7))))
     batches = max(3, min(9, int(0.03 / max(once * calls, 1e-7))))
-    taken = [_batch(run, calls, cuda, kernel.host) for _ in range(batches)]
-    return statistics.median(taken)
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(batches):
+        if kernel.host:
+            cores.settle()
+        took = _batch(run, calls, cuda, kernel.host)
+        taken[kernel.host and cores.disturbed()].append(took)
+    return statistics.median(taken[False] or taken[True])
 
 
 def _batch(run: kernels.Run, calls: int, cuda: bool, host: bool) -> float:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ class Result:
 
 def row(setting: Setting, case: Case, order: int, result: Result) -> dict[str, Any]:
     """The row of one case. Times are null where it has an error."""
-    times = _times(result.measured, "forward_backward")
+    kept = _undisturbed(result.measured)
+    times = _times(result.measured, "forward_backward", kept)
     first = result.measured[0] if result.measured else {}
     losses = [item["loss"] for item in result.measured]
     return {
@@ -62,7 +63,8 @@ def row(setting: Setting, case: Case, order: int, result: Result) -> dict[str, A
         "scope": "forward-backward",
         "layers": result.layers,
         "milliseconds": times,
-        "forward_milliseconds": _times(result.measured, "forward"),
+        "forward_milliseconds": _times(result.measured, "forward", kept),
+        "disturbed": _disturbed(result.measured, kept),
         "optimizer_milliseconds": _times(result.measured, "step"),
         "optimizer": first.get("step_name") or None,
         "optimizer_error": next((item["step_error"] for item in result.measured if item["step_error"]), None),
@@ -86,9 +88,29 @@ def row(setting: Setting, case: Case, order: int, result: Result) -> dict[str, A
     }
 
 
-def _times(measured: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
-    """Repeat by repeat the slowest rank; then median, low and high."""
-    repeats = [max(values) for values in zip(*(item[key] for item in measured), strict=True)]
+# Fewer undisturbed repeats than this have no median worth its name: then all of them count.
+_FEWEST = 5
+
+
+def _undisturbed(measured: list[dict[str, Any]]) -> list[int]:
+    """The repeats that count: those in which no rank's cores were shared with a neighbour, where there are enough."""
+    flags = measured[0]["disturbed"] if measured else []
+    quiet = [index for index, flag in enumerate(flags) if not flag]
+    return quiet if len(quiet) >= _FEWEST else list(range(len(flags)))
+
+
+def _disturbed(measured: list[dict[str, Any]], kept: list[int]) -> dict[str, Any] | None:
+    """How many repeats were disturbed and how many of them left out, and the median with them in."""
+    if not measured:
+        return None
+    flags, every = measured[0]["disturbed"], _times(measured, "forward_backward")
+    return {"repeats": sum(flags), "left_out": len(flags) - len(kept), "median_of_all": every and every["median"]}
+
+
+def _times(measured: list[dict[str, Any]], key: str, kept: list[int] | None = None) -> dict[str, Any] | None:
+    """Repeat by repeat the slowest rank, of the repeats `kept`; then median, low and high."""
+    every = [max(values) for values in zip(*(item[key] for item in measured), strict=True)]
+    repeats = every if kept is None else [every[index] for index in kept]
     if not repeats:
         return None
     ordered = sorted(repeats)
@@ -125,7 +147,8 @@ class Journal:
 
     def note(self, entry: Entry) -> None:
         """Append one entry."""
-        append(self.file, asdict(entry))
+        # As it is: a run is known again by its whole command line, and a journal is not kept.
+        _line(self.file, asdict(entry))
 
     def entries(self) -> list[Entry]:
         """All entries of this run."""
@@ -180,11 +203,12 @@ def portable(value: Any, sites: Iterable[str]) -> Any:
 
 
 def append(file: Path, made: dict[str, Any]) -> None:
-    """Append one JSON line without folders of this machine (`portable`), on disk when this returns."""
+    """Append a row as one JSON line, without folders of this machine (`portable`), on disk when this returns."""
+    _line(file, portable(made, sys.path))
+
+
+def _line(file: Path, made: dict[str, Any]) -> None:
     with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(portable(made, sys.path)) + "\n")
+        out.write(json.dumps(made) + "\n")
         out.flush()
         os.fsync(out.fileno())
-
-
-Write = Callable[[dict[str, Any]], None]

@@ -22,6 +22,7 @@ from tpscope.bench.cases import Build, Case
 from tpscope.bench.rows import Entry, Journal, Result, Setting, row
 from tpscope.frameworks.inside.bench import subject as subjects
 from tpscope.frameworks.inside.bench.measure import Asked, forget, measure
+from tpscope.frameworks.inside.bench.quiet import Cores
 from tpscope.frameworks.inside.bench.subject import Subject, Wanted
 
 GRACE_SECONDS = 15.0
@@ -46,6 +47,10 @@ class Ranks:
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value, group=self.host)
         return found
+
+    def either(self, mine: bool) -> bool:
+        """Whether any rank says so."""
+        return any(self.all(mine))
 
     def first(self, value: Any) -> Any:
         """Rank 0's value."""
@@ -144,6 +149,8 @@ class Session:
         self.plan, self.ranks, self.journal = plan, ranks, journal
         self._subject: Subject | None = None
         self._build: Build | None = None
+        # A rehearsal has no cores to spare.
+        self._cores = Cores(ranks.rank, ranks.size if ranks.device.type == "cuda" else sys.maxsize)
 
     def run(self) -> None:
         """Every case that has no row yet, in order, until the budget is spent."""
@@ -179,7 +186,7 @@ class Session:
             loss = case.loss or subject.losses()[0]
             warmup = self.plan.warmup + (1 if case.build.compiled else 0)
             asked = Asked(case.batch, case.sequence, loss, warmup, self.plan.repeats)
-            mine = measure(subject, asked, ranks.together).plain()
+            mine = measure(subject, asked, ranks, self._cores).plain()
         except Exception as problem:  # noqa: BLE001 - whatever a framework raises is the answer of this case
             error = told(problem)
             self.journal.note(Entry("failed", self.journal.run, order, ranks.rank, error))
@@ -250,6 +257,10 @@ def summary(made: dict[str, Any]) -> str:
         return f"{head}: ERROR {made['error'][:600]}"
     times, step = made["milliseconds"], made["optimizer_milliseconds"]
     parts = [f"{times['median']:.1f} ms [{times['low']:.1f} {times['high']:.1f}]"]
+    said = made["disturbed"]
+    parts += (
+        [f"{said['left_out']} repeats left out of {times['repeats'] + said['left_out']}"] if said["repeats"] else []
+    )
     parts.append(f"peak {made['memory']['peak_bytes'] / 2**30:.2f} GiB, loss {made['loss_value']:.4f}")
     parts.append(f"optimizer {step['median']:.1f} ms" if step else "no optimizer step")
     parts += [f"default optimizer raised {made['optimizer_error'][:120]}"] if made["optimizer_error"] else []

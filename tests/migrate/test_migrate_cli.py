@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from tpscope.cli import app
 from tpscope.errors import UserError
+from tpscope.frameworks import overlay, registry
 
 GOOD = "tests/data/migrate/axolotl/lora-tp.yml"
 
@@ -60,7 +61,9 @@ def test_a_mistake_on_the_command_line_is_one_sentence(arguments, words):
 
 
 @pytest.mark.frameworks
-def test_a_version_without_a_feature_is_named(tmp_path):
+@pytest.mark.frameworks
+def test_a_version_without_a_feature_is_named():
+    overlay.ensure(registry.parse("nemo@0.2.0"), print)
     done = run(GOOD, "--world", 2, "--target", "nemo@0.2.0", "--no-check")
     assert isinstance(done.exception, UserError)
     assert "nemo@0.2.0 has no" in str(done.exception)

@@ -5,13 +5,20 @@ from collections import Counter
 import pytest
 from batch import NAMES
 
-from tpscope.frameworks import registry
+from tpscope.frameworks import overlay, registry
 from tpscope.migrate.evidence import found, root_of
 from tpscope.migrate.how import HOW
 from tpscope.migrate.rows import KINDS, Place, closest, row_of, rows
 
-ROOTS = {kind: root_of(registry.parse(name)) for kind, name in NAMES.items()}
 PLACES = [(row.names, kind, place) for row in rows() for kind, place in row.at.items()]
+
+
+@pytest.fixture(scope="module")
+def roots():
+    """Where the source of both lies, installed if need be."""
+    for name in NAMES.values():
+        overlay.ensure(registry.parse(name), print)
+    return {kind: root_of(registry.parse(name)) for kind, name in NAMES.items()}
 
 
 def test_every_row_names_functions_for_both_directions():
@@ -34,13 +41,13 @@ def test_a_row_without_a_counterpart_says_why():
 
 @pytest.mark.frameworks
 @pytest.mark.parametrize(("row", "kind", "place"), PLACES, ids=[f"{kind}:{row[:60]}" for row, kind, _ in PLACES])
-def test_the_evidence_of_a_row_stands_in_the_source(row, kind, place):
-    assert found(place, ROOTS[kind]).line > 0, f"{row}: {place.path} has no {place.fragment!r}"
+def test_the_evidence_of_a_row_stands_in_the_source(row, kind, place, roots):
+    assert found(place, roots[kind]).line > 0, f"{row}: {place.path} has no {place.fragment!r}"
 
 
 @pytest.mark.frameworks
-def test_a_fragment_that_is_not_there_is_seen():
-    assert found(Place("axolotl/utils/schemas/peft.py", "lora_r: a lie"), ROOTS["axolotl"]).line == 0
+def test_a_fragment_that_is_not_there_is_seen(roots):
+    assert found(Place("axolotl/utils/schemas/peft.py", "lora_r: a lie"), roots["axolotl"]).line == 0
 
 
 def test_a_key_with_a_row_of_its_own_is_not_taken_by_a_wildcard():

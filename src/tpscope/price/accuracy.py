@@ -21,7 +21,7 @@ from tpscope.errors import UserError
 from tpscope.price import hardware
 from tpscope.price.check import Accuracies, check
 from tpscope.price.hardware import Machine
-from tpscope.price.measured import read
+from tpscope.price.measured import Again, read
 
 FILE = Path("results/accuracy.json")
 
@@ -40,13 +40,15 @@ class Recorded:
     answer: Accuracies
     elsewhere: Accuracies | None = None
     sources: list[str] = field(default_factory=list)
+    again: list[Again] = field(default_factory=list)
 
 
 def record(files: list[str], elsewhere: list[str], name: str, machine: Machine, pool: Pool) -> Recorded:
     """Trace what was measured and hold the two against each other. Raises UserError without a calibrated machine."""
     if machine.calibrated is None:
         raise UserError(f"--hardware {name}: not calibrated; run tpscope.price.calibrate on rows of bench first")
-    cases, others = read(files).cases, read(elsewhere).cases
+    rows, others = read(files), read(elsewhere).cases
+    cases = rows.cases
     command = f"python -m tpscope.price.accuracy {' '.join(files)} --hardware {name}"
     if elsewhere:
         command += f" --elsewhere {' '.join(elsewhere)}"
@@ -54,7 +56,7 @@ def record(files: list[str], elsewhere: list[str], name: str, machine: Machine, 
         command, sorted({case.hardware for case in cases}), sorted({case.torch for case in cases}), machine.title,
         machine.calibrated.constants, list(machine.calibrated.rows), check(cases, machine, name, pool),
         check(others, machine, name, pool) if others else None,
-        sorted({case.source for case in others if case.source}),
+        sorted({case.source for case in others if case.source}), list(rows.again),
     )  # fmt: skip
 
 

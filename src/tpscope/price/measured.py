@@ -14,6 +14,7 @@ from tpscope.compare.ask import Wishes, question
 from tpscope.compare.run import Pool, Question
 from tpscope.errors import UserError
 from tpscope.frameworks import registry
+from tpscope.language.measured.bench import alike, counted, undisturbed
 from tpscope.language.measured.price import StepTrace
 from tpscope.price.trace import traced
 
@@ -100,11 +101,25 @@ class Rows:
 
     cases: tuple[Case, ...]
     calibration: tuple[Calibration, ...]
+    again: tuple[Again, ...] = ()
+
+
+@dataclass(frozen=True)
+class Again:
+    """A case that was measured more than once: each time's median, its undisturbed repeats (None where bench did not
+    look), and whether it is the one that counts."""
+
+    case: str
+    loss: str
+    times: list[tuple[float, int | None, bool]]
 
 
 def read(files: Iterable[str]) -> Rows:
-    """Rows of all files. Raises UserError for a line that is no row."""
-    cases: list[Case] = []
+    """Rows of all files; of a case that was measured more than once the row that counts (`counted`).
+
+    Raises UserError for a line that is no row.
+    """
+    cases: list[tuple[dict[str, Any], Case]] = []
     calibration: list[Calibration] = []
     for name in files:
         path = Path(name)
@@ -116,7 +131,7 @@ def read(files: Iterable[str]) -> Rows:
             try:
                 raw = json.loads(line)
                 if raw.get("row") == "case":
-                    cases.append(Case.model_validate(raw))
+                    cases.append((raw, Case.model_validate(raw)))
                 elif raw.get("row") == "calibration" and raw.get("milliseconds") is not None:
                     calibration.append(Calibration.model_validate(raw))
             except (ValueError, ValidationError) as error:
@@ -124,7 +139,18 @@ def read(files: Iterable[str]) -> Rows:
                 raise UserError(
                     f"{name}:{number}: not a row of bench ({words}); write it anew with tpscope.bench"
                 ) from error
-    return Rows(tuple(cases), tuple(calibration))
+    counts = {id(row) for row in counted(raw for raw, _ in cases)}
+    kept = tuple(case for raw, case in cases if id(raw) in counts)
+    again = [[row for row in same if row.get("milliseconds")] for same in alike(raw for raw, _ in cases)]
+    return Rows(kept, tuple(calibration), tuple(_again(same, counts) for same in again if len(same) > 1))
+
+
+def _again(same: list[dict[str, Any]], counts: set[int]) -> Again:
+    times = [
+        (row["milliseconds"]["median"], undisturbed(row) if row.get("disturbed") else None, id(row) in counts)
+        for row in same
+    ]
+    return Again(Case.model_validate(same[0]).name, same[0].get("loss") or "", times)
 
 
 @dataclass(frozen=True)

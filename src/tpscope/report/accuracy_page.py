@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from tpscope.price.accuracy import Recorded
 from tpscope.price.check import Accuracies, Accuracy, Held, accuracy, in_order, ordered_pairs
+from tpscope.price.measured import Again
 
 _GIB = 2**30
 _TIME, _WORST, _MEMORY, _ORDER = 0.10, 0.20, 0.05, 0.95
@@ -34,6 +35,7 @@ def page(recorded: Recorded) -> str:
         *_turned(held),
         "## Held out", "", *_table(held), "",
         "## Calibrated on", "", *_table(used), "",
+        *_again(recorded.again),
         *_elsewhere(recorded.elsewhere, recorded.sources),
         "## Not predicted", "",
         "An eager trace does not stand in for compiled code, nor one loss for another. Measured beside the others:", "",
@@ -58,8 +60,9 @@ _METHOD = """\
 2. Whole cases that are not held out move the costs of the CPU, from what single operators took, and within a quarter
    how much longer kernels take in a step. Cases weigh by the spread of their repeats; a constant that is doubled counts
    as much as a case that is out by its spread. Rows: `[calibrated]` in the machine's TOML file.
-3. The constants have not seen the cases held out. The form of the model has not been blind: that an operator costs less
-   CPU in the backward, and that a compiled function costs CPU on DTensors, was added with all cases in view.
+3. The constants have not seen the cases held out. The form of the model was not blind when it was chosen: that an
+   operator costs less CPU in the backward, and that a compiled function costs CPU on DTensors, was added with older
+   rows of the same cases in view. Since the rows that count were measured, only the constants have changed.
 4. A peak is read above what was allocated before its model was built: `peak_bytes - max(0, after_load - weights)`. In
    rows of NeMo's later models the first model of the process was still allocated; in all but a run's first row about
    0.06 GiB were that the first row lacks before its step and not in it (probably a library's workspace). No prediction
@@ -130,6 +133,31 @@ def _binding(held: list[Held], head: str) -> Iterable[str]:
             f"| {bound} | {found.cases} | {_percent(found.median_time_error)} | {_percent(found.worst_time_error)} | "
             f"{_percent(spreads[len(spreads) // 2])} |"
         )
+
+
+def _again(again: list[Again]) -> Iterable[str]:
+    """How far the same case lies apart, from one run to the next."""
+    if not again:
+        return
+    yield "## Measured more than once"
+    yield ""
+    yield (
+        "Median ms of every run of a case, oldest first, on several machines of this kind. In brackets the repeats on "
+        "cores that no neighbour"
+    )
+    yield "shared (docs/bench.md); runs without brackets did not look. The run with most of them counts, in bold."
+    yield ""
+    yield "| case | loss | ms |"
+    yield "|---|---|---|"
+    for item in again:
+        runs = (_run(*run) for run in item.times)
+        yield f"| {item.case} | {item.loss} | {', '.join(runs)} |"
+    yield ""
+
+
+def _run(ms: float, quiet: int | None, counts: bool) -> str:
+    words = f"**{ms:.0f}**" if counts else f"{ms:.0f}"
+    return words if quiet is None else f"{words} [{quiet}]"
 
 
 def _turned(held: list[Held]) -> Iterable[str]:

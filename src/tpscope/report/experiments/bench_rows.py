@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tpscope.language.measured.bench import counted
 from tpscope.report.experiments.rows import Measured
 from tpscope.report.rows import Provenance
 
@@ -40,8 +41,8 @@ def benched(root: Path) -> list[Benched]:
     rows = [json.loads(text) for path in files for text in path.read_text(encoding="utf-8").splitlines() if text]
     return [
         _case(row)
-        for row in rows
-        if row["row"] == "case" and row["milliseconds"] and not row["rehearsal"] and row["scope"] == "forward-backward"
+        for row in counted(row for row in rows if row["row"] == "case")
+        if row["milliseconds"] and not row["rehearsal"] and row["scope"] == "forward-backward"
     ]
 
 

@@ -50,7 +50,7 @@ class Cores:
         self._hold(self.held)
 
     def slowdown(self) -> float:
-        """How many times longer than ever the loop takes now on the slowest core in use; above `SLOWER` it is shared."""
+        """Times as long as ever that the loop takes now on the slowest core in use: above `SLOWER` it is shared."""
         found = [self._seen(core) for core in self.held]
         self._hold(self.held)
         return max(found, default=self._best) / self._best if found else 1.0

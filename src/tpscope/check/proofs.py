@@ -51,10 +51,13 @@ def cases(names: list[str], layout: Layout, intent: Intent) -> tuple[list[tuple[
 
 
 def _own(scenario: Scenario, intent: Intent) -> Scenario:
-    """A scenario with the file's own targets of LoRA, at a small rank: which modules it adapts decides what is cut."""
+    """A scenario with the file's own targets of LoRA and its place of dropout, at a small rank: which modules it adapts
+    decides what is cut."""
     if scenario.lora is None or intent.lora is None:
         return scenario
-    return replace(scenario, lora=replace(scenario.lora, targets=intent.lora.targets or scenario.lora.targets))
+    own = intent.lora
+    lora = replace(scenario.lora, targets=own.targets or scenario.lora.targets, dropout_position=own.dropout_position)
+    return replace(scenario, lora=lora)
 
 
 def findings(answers: list[ProofAnswer], implied: dict[str, str], intent: Intent, lines: Lines) -> list[Finding]:

@@ -108,6 +108,9 @@ def _settings(question: Question, intent: Intent) -> Iterator[tuple[str, Questio
     layout = question.layout
     if question.lora is not None and layout.tp > 1:
         peft = "adapter" if intent.kind == "axolotl" else "peft"
+        if question.lora.dropout and intent.kind == "nemo" and question.lora.dropout_position != "pre":
+            before = replace(question.lora, dropout_position="pre")
+            yield "write peft.dropout_position: pre (dropout before A, as PEFT does it)", replace(question, lora=before)
         yield f"take {peft} out (train all weights)", replace(question, lora=None)
     if layout.dp_shard > 1 and layout.tp > 1:
         key = "fsdp_config and dp_shard_size" if intent.kind == "axolotl" else axis_key(intent.kind, "dp_shard")

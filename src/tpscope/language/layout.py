@@ -41,9 +41,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA request: rank, scale, and which Linear layers (PEFT's names; `all-linear` for all of them)."""
+    """A LoRA request: rank, scale, and which Linear layers (PEFT's names; `all-linear` for all of them).
+
+    `dropout_position` is NeMo's (`pre` or `post`), the framework's own where it is empty.
+    """
 
     r: int
     alpha: int
     targets: tuple[str, ...]
     dropout: float = 0.0
+    dropout_position: str = ""

@@ -20,7 +20,7 @@ _PLAN_KEYS = ("tp_plan", "custom_tp_plan")
 _READ_ELSEWHERE = {
     "distributed": {"dp_size", "dp_replicate_size", "sequence_parallel", "world_size", *_SIZES, *_PLAN_KEYS},
     "model": {"pretrained_model_name_or_path", "config"},
-    "peft": {"dim", "alpha", "dropout", "target_modules"},
+    "peft": {"dim", "alpha", "dropout", "dropout_position", "target_modules"},
 }
 # Arguments of from_pretrained and from_config that say how to load, and are no field of the config.
 _LOADING = {
@@ -159,8 +159,8 @@ def _lora(fields: Fields, notes: list[str]) -> Lora | None:
             notes.append(f"peft.{key} is not stated: {default}, the default of NeMo's PeftConfig")
     if fields.has("quantization"):
         notes.append("peft with quantization (QLoRA) is read as LoRA; the quantization is in the settings")
-    dropout = peft.number("dropout") or 0.0
-    return Lora(8 if rank is None else rank, 32 if alpha is None else alpha, _targets(peft, notes), dropout)
+    dropout, position = peft.number("dropout") or 0.0, peft.text("dropout_position") or ""
+    return Lora(8 if rank is None else rank, 32 if alpha is None else alpha, _targets(peft, notes), dropout, position)
 
 
 def _targets(peft: Fields, notes: list[str]) -> tuple[str, ...]:

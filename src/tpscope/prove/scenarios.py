@@ -41,6 +41,10 @@ TABLE: dict[str, Entry] = {
     "dropout": Entry(
         {"dropout": DROPOUT}, "masks are equal over tp where activations are replicated, different where sharded"
     ),
+    "lora-dropout": Entry(
+        {"lora": Lora(4, 8, ("all-linear",), DROPOUT, "pre"), "dropout": DROPOUT},
+        "LoRA with its dropout before A, as PEFT has it: one mask for an activation that all tp ranks hold",
+    ),
     "data": Entry({"data": True}, "tp ranks get the same batches from the framework's own loader, dp ranks other ones"),
     "fsdp": Entry({"dp_shard": 2}, "tp and FSDP together: two data ranks that share one sharded copy"),
     "cp": Entry({"cp": 2}, "tp and context parallel together: two ranks that share each sequence"),

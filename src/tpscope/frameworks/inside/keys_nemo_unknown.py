@@ -52,6 +52,8 @@ def _section(
     target = targets.get(place)
     own, open_ = _parameters(target) if target is not None else (set(), True)
     extra = _strategy_keys(target) if place == "distributed" else set()
+    if place == "optimizer":
+        own = own | _optimizer_keys()
     if extra:
         # This version takes sizes and options of the section apart itself: its own functions are the list.
         own, open_, target = own | extra, False, None if target is None else target
@@ -137,6 +139,16 @@ def _strategy_keys(target: Any) -> set[str]:
         item for item in vars(module).values() if inspect.isclass(item) and hasattr(item, "__dataclass_fields__")
     ]
     return words | {name for item in classes for name in item.__dataclass_fields__}
+
+
+def _optimizer_keys() -> set[str]:
+    """Keys of `optimizer` that this version takes for itself before it calls what `_target_` names."""
+    try:
+        module = importlib.import_module(f"{PACKAGE}.components.optim.optimizer")
+    except ImportError:
+        return set()
+    base = getattr(module, "OptimizerConfig", None)
+    return set(getattr(base, "__dataclass_fields__", {}))
 
 
 def _defined(reading: Reading, target: Any) -> TrailLine | None:

@@ -238,6 +238,7 @@ def _lora(case: Case, model: nn.Module) -> None:
     everything = lora.targets == ("all-linear",)
     targets = [] if everything else [name if "*" in name else f"*.{name}" for name in lora.targets]
     options = {"dim": lora.r, "alpha": lora.alpha, "dropout": lora.dropout, "use_triton": False}
+    options |= {"dropout_position": lora.dropout_position} if lora.dropout_position else {}
     config = peft.PeftConfig(target_modules=targets, match_all_linear=everything, **options)
     known = inspect.signature(peft.apply_lora_to_linear_modules).parameters
     count = peft.apply_lora_to_linear_modules(

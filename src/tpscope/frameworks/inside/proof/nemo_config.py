@@ -203,7 +203,7 @@ def peft_section(work: Work) -> dict[str, Any]:
         "_target_": "nemo_automodel.components._peft.lora.PeftConfig",
         "target_modules": [] if everything else [name if "*" in name else f"*.{name}" for name in lora.targets],
         "match_all_linear": everything, "dim": lora.r, "alpha": lora.alpha, "dropout": lora.dropout,
-        "use_triton": False,
+        "use_triton": False, **({"dropout_position": lora.dropout_position} if lora.dropout_position else {}),
     }  # fmt: skip
 
 

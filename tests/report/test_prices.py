@@ -106,3 +106,26 @@ def test_section_11_points_to_the_matrix_where_there_are_rows():
     assert "Predicted memory, traffic and time: the tables of the performance prediction matrix" in "\n".join(
         summary.section(Study([], (), [price(NEMO, 99.0)]))
     )
+
+
+def test_which_is_faster_follows_what_was_measured(tmp_path):
+    priced = [price(NEMO, 100.0), price(AXOLOTL, 100.0)]
+    slow = performance.faster(View(Study([], (), [*both(tmp_path), *priced]), NEMO, AXOLOTL))
+    assert slow.met is False
+    assert "measured on two GPUs, nemo@0.7.0 takes 1.10 to 1.10 (median 1.10) times" in slow.words
+    turned = written(tmp_path, case(NEMO, 90.0), case("transformers@5.16.1", 100.0, stands_for=AXOLOTL))
+    assert performance.faster(View(Study([], (), [*turned, *priced]), NEMO, AXOLOTL)).met is True
+
+
+def test_a_prediction_tells_which_is_faster_only_beyond_its_own_error(tmp_path):
+    measured = both(tmp_path)  # 110 and 100 ms: predictions of 100 are up to a tenth off.
+    known = [*measured, price(NEMO, 100.0), price(AXOLOTL, 100.0), price("axolotl@0.13.2", 100.0)]
+
+    def asked(ms, standing="calibrated"):
+        rows = [*known, price("nemo@0.2.0", ms, standing=standing)]
+        return performance.faster(View(Study([], (), rows), "nemo@0.2.0", "axolotl@0.13.2"))
+
+    assert asked(105.0).met is None
+    assert asked(130.0).met is False
+    assert asked(70.0).met is True
+    assert asked(130.0, "uncalibrated").met is None

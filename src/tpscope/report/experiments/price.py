@@ -1,7 +1,7 @@
 """The performance prediction matrix of the study, recorded: `python -m tpscope.report.experiments.price`.
 
-Models of the study at two TP sizes on two machines; and what was measured on GPUs, priced for the machine that it was
-measured on.
+Models of the study at two TP sizes on two machines, for the newest version of each framework; and what was measured on
+GPUs, priced for the machine that it was measured on, for all versions of the study.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from tpscope.report.runs import FRAMEWORKS, MODELS
 SIZES = (2, 8)
 MACHINES = ("h200", "h100")
 SEQUENCE = 4096
-# The newest of each framework.
-PRICED = FRAMEWORKS[1::2]
+NEWEST = FRAMEWORKS[1::2]
 # What bench measured beside the matrix: model, TP size and sequence.
 MEASURED_ON = "h200"
 MEASURED = tuple((model, 2, sequence) for model in ("llama-3.1-8b", "qwen3-8b") for sequence in (2048, 8192))
@@ -29,7 +28,7 @@ MEASURED = tuple((model, 2, sequence) for model in ("llama-3.1-8b", "qwen3-8b") 
 def measure(asker: Asker, target: Target) -> Iterator[Price]:
     """The cells of one framework."""
     asker.pool.prepare([target])
-    for model in MODELS:
+    for model in MODELS if target.id in NEWEST else ():
         for size in SIZES:
             yield from _rows(asker, target, model, size, SEQUENCE, MACHINES)
     for model, size, sequence in MEASURED:
@@ -47,4 +46,4 @@ def _rows(
 
 
 if __name__ == "__main__":
-    sys.exit(main("price", "The performance prediction matrix, recorded.", measure, frameworks=PRICED))
+    sys.exit(main("price", "The performance prediction matrix, recorded.", measure))

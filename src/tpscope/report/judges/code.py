@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tpscope.report.judges.performance import faster
 from tpscope.report.judges.view import Asked, Found, Quoted, View, cites, inputs, outside_torch, own, raised, unasked
 from tpscope.report.rows import SETTING, Column
 from tpscope.report.runs import EXAMPLE
@@ -79,7 +80,7 @@ def _choosers(view: View) -> tuple[Quoted, ...]:
 
 
 def control(view: View) -> Found:
-    """S21: has NeMo more inputs and more lines of its own? Whether it is faster is not for these rows to say."""
+    """S21: has NeMo more inputs and more lines of its own, and is it the faster one?"""
     both = _both(view)
     if both is None:
         return unasked()
@@ -87,7 +88,8 @@ def control(view: View) -> Found:
     words = f"{nemo}. {axolotl}"
     if len(nemo.inputs) <= len(axolotl.inputs) or nemo.lines <= axolotl.lines:
         return Found(False, words, _choosers(view))
-    return unasked("bench", f"{words}. Whether it is better optimized", _choosers(view))
+    speed = faster(view)
+    return Found(speed.met, f"{words}. Better optimized: {speed.words}", _choosers(view))
 
 
 def simpler(view: View) -> Found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tpscope.language.verdict import Severity
 from tpscope.report.facts import findings, harm, merged
 from tpscope.report.judges.code import steps
+from tpscope.report.judges.performance import faster
 from tpscope.report.judges.view import Found, View, cites, inputs, share, unasked
 from tpscope.report.rows import HANDED, REGISTERED, SETTING
 from tpscope.report.text import listed
@@ -13,7 +14,7 @@ SILENT = (Severity.WRONG, Severity.IGNORED)
 
 
 def production(view: View) -> Found:
-    """S24: has NeMo plans for single classes, Axolotl none, and as many models clear of findings? Speed is open."""
+    """S24: has NeMo plans for single classes, Axolotl none, as many models clear of findings, and is it faster?"""
     nemo, axolotl = view.asked(view.nemo), view.asked(view.axolotl)
     if not nemo or not axolotl or view.study.source(view.nemo) is None:
         return unasked()
@@ -26,7 +27,8 @@ def production(view: View) -> Found:
     evidence = cites(view.nemo, plans[:1])
     if len(plans) <= len(others) or len(clear) < len(theirs):
         return Found(False, words, evidence)
-    return unasked("bench", f"{words}; whether these plans are fast", evidence)
+    speed = faster(view)
+    return Found(speed.met, f"{words}; {speed.words}", evidence)
 
 
 def prototyping(view: View) -> Found:

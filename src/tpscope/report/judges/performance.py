@@ -1,4 +1,5 @@
-"""Question Q4: what are the real performance differences on large clusters? Measured on two GPUs; predicted beyond."""
+"""Speed. Question Q4: what are the real performance differences on large clusters? Measured on two GPUs; predicted
+beyond. And which of the two versions of a statement's time is the faster one."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from statistics import median
 from tpscope.price.matrix import Cell
 from tpscope.report.experiments.bench_rows import Benched
 from tpscope.report.experiments.price_rows import Price
-from tpscope.report.judges.view import Reply, View
+from tpscope.report.judges.view import Found, Reply, View, unasked
 from tpscope.report.sections.prices import error, pairs
 from tpscope.report.text import not_yet, together
 
@@ -17,13 +18,7 @@ CAVEAT = "measured on two GPUs of one host only; everything beyond them is predi
 
 def clusters(view: View) -> Reply:
     """How many times the one framework's time the other's is: as measured, and as predicted at every size."""
-    found = pairs(view.study)
-    timed = [
-        (nemo, axolotl)
-        for nemo in found
-        for axolotl in found
-        if (nemo[0].framework, axolotl[0].framework) == (view.nemo, view.axolotl) and _of(nemo[0]) == _of(axolotl[0])
-    ]
+    timed = _timed(view)
     if not timed:
         return Reply("", not_yet("bench"))
     ratios = [nemo[0].milliseconds[0] / axolotl[0].milliseconds[0] for nemo, axolotl in timed]
@@ -31,6 +26,46 @@ def clusters(view: View) -> Reply:
     verdict = f"{times} in {len(ratios)} cases, {CAVEAT}"
     words = [together(_said(*nemo, *axolotl) for nemo, axolotl in timed), *_predicted(view), CAVEAT]
     return Reply(verdict, "; ".join(words))
+
+
+def faster(view: View) -> Found:
+    """Does NeMo take less time than Axolotl for the same forward, loss and backward, each by its defaults? As measured;
+    where nobody measured these versions as predicted for a calibrated machine, if by more than predictions are off."""
+    timed = [nemo[0].milliseconds[0] / axolotl[0].milliseconds[0] for nemo, axolotl in _timed(view)]
+    known = "measured on two GPUs" if timed else "predicted, on a calibrated machine"
+    ratios = timed or [ratio for (_, standing), ratio in _priced(view) if standing == "calibrated"]
+    if not ratios:
+        return unasked("bench", "whether it is faster")
+    words = f"{known}, {view.nemo} takes {_range(ratios)} times {view.axolotl}'s forward, loss and backward"
+    words += f", {len(ratios)} cases"
+    off = max((abs(error(case, cell)) for case, cell in pairs(view.study)), default=0.0)
+    if not timed and abs(median(ratios) - 1) <= off:
+        return unasked("bench", f"{words}; predictions are up to {off:.0%} off, so which is faster")
+    return Found(median(ratios) < 1, words)
+
+
+def _timed(view: View) -> list[tuple[tuple[Benched, Cell], tuple[Benched, Cell]]]:
+    """The same case as both versions were measured at it, each with its price."""
+    found = pairs(view.study)
+    return [
+        (nemo, axolotl)
+        for nemo in found
+        for axolotl in found
+        if (nemo[0].framework, axolotl[0].framework) == (view.nemo, view.axolotl) and _of(nemo[0]) == _of(axolotl[0])
+    ]
+
+
+def _priced(view: View) -> Iterable[tuple[tuple[str, str], float]]:
+    """Machine and its standing, and the ratio of both versions there, case by case."""
+    cells = {
+        (cell.hardware, cell.tp, cell.model, cell.sequence, cell.framework): cell
+        for cell in (row.cell for row in view.study.measured(Price))
+        if not cell.said
+    }
+    for (machine, tp, model, sequence, framework), cell in cells.items():
+        other = cells.get((machine, tp, model, sequence, view.axolotl))
+        if framework == view.nemo and other is not None:
+            yield (machine, cell.standing), cell.pass_ms / other.pass_ms
 
 
 def _of(case: Benched) -> tuple[str, int, int]:

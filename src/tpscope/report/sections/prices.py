@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import median
+from statistics import median, mode
 
 from tpscope.price.matrix import Cell
 from tpscope.report.experiments.bench_rows import Benched
@@ -131,7 +131,7 @@ def error(case: Benched, cell: Cell) -> float:
 
 def _only_measured(cell: Cell, rows: list[Price]) -> bool:
     """True for what is priced only to be held against a measurement: another sequence than the matrix has."""
-    return cell.sequence != rows[0].cell.sequence
+    return cell.sequence != mode(row.cell.sequence for row in rows)
 
 
 def _ordered(study: Study, cells: list[Cell]) -> list[Cell]:

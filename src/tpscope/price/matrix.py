@@ -14,7 +14,7 @@ from tpscope.price.cost import PHASES, parts_of, queued
 from tpscope.price.hardware import Machine
 from tpscope.price.result import Priced
 from tpscope.price.run import Setting, priced
-from tpscope.price.trace import traced
+from tpscope.price.trace import Step, traced
 
 _WITHOUT_STEP = PHASES[:-1]
 
@@ -48,9 +48,10 @@ class Cell:
 
 @dataclass
 class Matrix:
-    """`tpscope.price-matrix/1`."""
+    """`tpscope.price-matrix/1`. `assumed`, by machine: what every price on it takes for granted."""
 
     cells: list[Cell] = field(default_factory=list)
+    assumed: dict[str, list[str]] = field(default_factory=dict)
     schema: str = "tpscope.price-matrix/1"
 
 
@@ -60,7 +61,7 @@ def matrix(
 ) -> Matrix:  # fmt: skip
     """Every cell, models slowest, machines fastest. Raises UserError for a model that is not known."""
     pool.prepare(targets)
-    result = Matrix()
+    result = Matrix(assumed={name: machine.assumed for name, machine in machines.items() if machine.assumed})
     for model in models:
         for size in sizes:
             columns = pool.each(
@@ -78,7 +79,7 @@ def cells(
 ) -> Iterator[Cell]:
     """The step of one framework on every machine."""
     asked = question(model, Wishes(tp=tp))
-    found = traced(asked, target, pool, batch, sequence)
+    found = traced(asked, target, pool, Step(batch, sequence))
     for name, machine in machines.items():
         column = priced(target.id, found, asked, Setting(machine, name, batch, sequence))
         cell = _cell(column, Cell(model, tp, target.id, name, batch, sequence))

@@ -123,6 +123,14 @@ class Tracer(TorchDispatchMode):
         for kernel in found:
             self._operations[self.phase, self.whereabouts.now().module, *kernel] += 1
 
+    def launched(self, name: str, read: list[torch.Tensor], written: list[torch.Tensor]) -> None:
+        """A kernel that is no operator of torch."""
+        moved = (sum(tensor.numel() * tensor.element_size() for tensor in some) for some in (read, written))
+        shapes = tuple(tuple(tensor.shape) for tensor in read)
+        dtype = str((written or read)[0].dtype).removeprefix("torch.")
+        key = (self.phase, self.whereabouts.now().module, name, shapes, dtype, 0, *moved, True)
+        self._operations[key] += 1
+
     def _collective(self, kind: str, group: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
         tensors = [*inputs, *outputs]
         payload = max(tensors, key=lambda tensor: tensor.numel() * tensor.element_size())

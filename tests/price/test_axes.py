@@ -22,9 +22,11 @@ def test_axolotl_shards_over_data_as_its_own_fsdp2_does(pool):
     assert "overlapped communication" in [part.name for part in eight.time.parts]
 
 
-def test_axolotls_tp_beside_data_is_refused_by_transformers_and_replicas_alone_are_not_traced(pool):
+def test_axolotls_tp_beside_data_is_refused_by_its_transformers_and_replicas_alone_are_not_traced(pool):
     both = column(pool, MODEL, AXOLOTL, tp=2, dp_shard=2)
     assert (both.status.value, "world_size" in both.error.message) == ("refused", True)
+    newer = column(pool, MODEL, "transformers@5.23.0", tp=2, dp_shard=2)
+    assert {("tp", "all_reduce"), ("dp_shard", "all_gather"), ("dp_shard", "reduce_scatter")} <= kinds(newer)
     replicas = column(pool, MODEL, AXOLOTL, dp_replicate=2)
     assert (replicas.status.value, "DistributedDataParallel" in replicas.error.message) == ("unsupported", True)
 
@@ -41,6 +43,14 @@ def test_context_parallel_ranks_share_a_sequence_and_send_keys_and_values_around
     assert ring["backward", "all_to_all"].per_layer == 2
     assert two.time.status == "extrapolated"
     assert not [item for item in alone.collectives if item.axis == "cp"]
+
+
+def test_weights_that_data_parallel_ranks_gather_are_no_logits_and_flattened_axes_have_names(pool):
+    found = column(pool, "llama-3.1-8b", TORCH_RING, 512, cp=2, dp_shard=2)
+    weights = [item for item in found.collectives if item.module == "lm_head" and item.kind == "all_gather"]
+    assert [item.axis for item in weights] == ["dp_shard_cp"]
+    assert found.head.gathered_by is None
+    assert "exposed communication" not in [part.name for part in found.time.parts]
 
 
 def test_nemos_own_classes_refuse_context_parallelism_without_transformer_engine(pool):

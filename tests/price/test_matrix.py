@@ -31,6 +31,10 @@ def test_a_cell_without_a_price_says_so_and_its_words_stand_below():
     assert "refused" in text
     assert "nemo@0.7.0, n: ValueError: odd heads" in text
     assert "h200 calibrated" in text
+    assert "nothing was measured" not in text
+    good.assumed.append("nothing was measured on it")
+    show_matrix(Matrix([good]), console)
+    assert "h200: nothing was measured on it" in console.file.getvalue()
 
 
 def test_runs_of_layers_are_told_by_their_ends():

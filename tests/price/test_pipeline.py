@@ -95,7 +95,7 @@ def test_what_only_the_first_micro_batch_does_is_counted_once():
 
 def wanted(layers, **wishes):
     """Llama-3.1-8B at full width with few layers."""
-    asked = question("llama-3.1-8b", Wishes(tp=2, **wishes))
+    asked = question("llama-3.1-8b", Wishes(**{"tp": 2, **wishes}))
     return replace(asked, model=replace(asked.model, config={**asked.model.config, "num_hidden_layers": layers}))
 
 
@@ -110,6 +110,20 @@ def test_stages_are_nemos_own_and_axolotl_has_no_key_for_them(pool):
     assert (nemo.time.status, nemo.head.gathered_by) == ("extrapolated", "loss")
     assert {item.axis for item in nemo.collectives} == {"tp", "dp_shard", "pp"}
     assert (axolotl.status.value, "no key for pipeline" in axolotl.error.message) == ("unsupported", True)
+
+
+@pytest.mark.frameworks
+def test_the_smallest_tp_of_stages_is_the_one_at_which_the_fullest_rank_fits(pool):
+    nemo, h200 = [registry.parse("nemo@0.7.0")], hardware.machine("h200")
+
+    def asked(machine, tp, **more):
+        return price(wanted(4, pp=2, tp=tp), nemo, pool, Setting(machine, "h200", 1, 1024, **more)).frameworks[0]
+
+    one, two = (asked(h200, tp).memory.peak_bytes for tp in (1, 2))
+    assert one > two
+    for room, smallest in ((one, 1), (two, 2)):
+        machine = h200.model_copy(update={"memory_bytes": room + h200.reserved_bytes})
+        assert asked(machine, 2, smallest_tp=True).smallest_tp == smallest
 
 
 @pytest.mark.frameworks

@@ -22,7 +22,8 @@ _WITHOUT_STEP = PHASES[:-1]
 @dataclass
 class Cell:
     """One price. `step_ms` is the step, `pass_ms` its forward, loss and backward alone; bytes are of one rank, those
-    sent by kind of collective in a step. `said` is what a framework raised where there is no price."""
+    sent by kind of collective in a step. `said` is what a framework raised where there is no price; `assumed` is what
+    every price on the machine takes for granted."""
 
     model: str
     tp: int
@@ -44,14 +45,14 @@ class Cell:
     logits: str = ""
     loss: str = ""
     fits: bool | None = None
+    assumed: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Matrix:
-    """`tpscope.price-matrix/1`. `assumed`, by machine: what every price on it takes for granted."""
+    """`tpscope.price-matrix/1`."""
 
     cells: list[Cell] = field(default_factory=list)
-    assumed: dict[str, list[str]] = field(default_factory=dict)
     schema: str = "tpscope.price-matrix/1"
 
 
@@ -61,7 +62,7 @@ def matrix(
 ) -> Matrix:  # fmt: skip
     """Every cell, models slowest, machines fastest. Raises UserError for a model that is not known."""
     pool.prepare(targets)
-    result = Matrix(assumed={name: machine.assumed for name, machine in machines.items() if machine.assumed})
+    result = Matrix()
     for model in models:
         for size in sizes:
             columns = pool.each(
@@ -82,7 +83,7 @@ def cells(
     found = traced(asked, target, pool, Step(batch, sequence))
     for name, machine in machines.items():
         column = priced(target.id, found, asked, Setting(machine, name, batch, sequence))
-        cell = _cell(column, Cell(model, tp, target.id, name, batch, sequence))
+        cell = _cell(column, Cell(model, tp, target.id, name, batch, sequence, assumed=machine.assumed))
         stopped = found.trace.stopped if found.trace else None
         if stopped is not None and stopped.phase in _WITHOUT_STEP:
             # What ran up to there is no step.

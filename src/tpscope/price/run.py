@@ -142,6 +142,8 @@ def _untraced(question: Question, target: Target, setting: Setting) -> str:
         return "context parallelism inside pipeline stages is not priced yet"
     if target.family.name == "nemo":
         return ""
+    if layout.dp_replicate > 1 and target.family.name == "transformers":
+        return "dp_replicate of transformers is not priced: its loader has one data-parallel axis, which shards"
     if layout.cp > 1 and target.family.name == "axolotl":
         return "cp of axolotl is not traced: its attention is ring_flash_attn's, whose kernels need a GPU"
     others = [axis for axis in ("cp", "pp") if getattr(layout, axis) > 1]
@@ -246,7 +248,8 @@ def _head(trace: StepTrace, tokens: int) -> HeadCost:
     """Who gathers the logits: an all_gather in the head's own module is the plan's, one in the loss is the loss's. What
     the head gathers of its input is smaller than logits are."""
     for item in trace.collectives:
-        if item.kind != "all_gather" or prod(item.shape) < tokens * trace.vocabulary:
+        # A gather over data-parallel ranks is one of weights, which are as large.
+        if (item.kind, item.axis) != ("all_gather", "tp") or prod(item.shape) < tokens * trace.vocabulary:
             continue
         if item.phase == "loss" or (item.phase == "forward" and item.module == trace.head):
             by = "loss" if item.phase == "loss" else "plan"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from statistics import median
 
-from tpscope.price.hardware import machine
 from tpscope.price.matrix import Cell
 from tpscope.report.experiments.bench_rows import Benched
 from tpscope.report.experiments.price_rows import Price
@@ -33,8 +32,7 @@ def section(study: Study) -> list[str]:
         f"machine file turns kernels, collectives and bytes into milliseconds ({standings}). Batch {first.batch}, "
         f"sequence {first.sequence}, bf16, eager, no activation checkpointing. Uncalibrated or extrapolated "
         "milliseconds compare columns and are not to be quoted; bytes do not depend on the machine. The CPU's costs "
-        "are those of the host on which a machine was measured.", "",
-        *_unmeasured(machines),
+        f"are those of the host on which a machine was measured{_unmeasured(wide)}", "",
     ]  # fmt: skip
     there = [cell for cell in wide if not cell.said]
     lines += table(
@@ -142,13 +140,12 @@ def _ordered(study: Study, cells: list[Cell]) -> list[Cell]:
     return sorted(cells, key=lambda cell: (models.index(cell.model), cell.tp, columns.index(cell.framework)))
 
 
-def _unmeasured(machines: list[str]) -> list[str]:
-    """What milliseconds of machines are worth on which nothing was measured."""
-    words = [f"{name}: {said}." for name in machines for said in machine(name).assumed]
-    if not words:
-        return []
-    worth = "Two machines of which one is like the other in this way differ by their peaks alone, and by no host."
-    return [*words, "", worth, ""]
+def _unmeasured(cells: list[Cell]) -> str:
+    """What milliseconds of machines are worth on which nothing was measured, as their rows say it."""
+    said = dict.fromkeys(f"{cell.hardware}: {words}" for cell in cells for words in cell.assumed)
+    if not said:
+        return ", and guesses for a machine that was not: milliseconds of two machines say nothing of each other."
+    return f". {'; '.join(said)}. Milliseconds of two such machines differ by their peaks alone, and by no host."
 
 
 def _on(cells: list[Cell], key: tuple[str, int, str, str]) -> list[str]:

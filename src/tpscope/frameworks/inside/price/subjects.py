@@ -113,11 +113,13 @@ def _hugging_face(family: str, case: Case, tensors: AbstractContextManager[Any],
     model = hf_engine.build(str(case.folder), "meta", case.request.remote_code is not None, DTYPE)
     config, made = hf_engine.prepare(case, type(model), asked)
     mesh = mesh if mesh is not None else made
+    if hasattr(mesh, "get_mesh") and not hasattr(mesh, "mesh_dim_names"):
+        mesh = mesh.get_mesh(("pp", "fsdp", "tp"))
     with tensors:
         model, _ = hf_engine.apply(case, filled(model), config, made, asked)
         model = hf.lora(case, model)
         if wanted.recompute and prepare is None:
-            # As the Trainer asks for it, with the only form that torch goes on with.
+            # As the Trainer asks for it; not reentrant, as Axolotl's loader has it where nothing is said.
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.train()
         if prepare is not None:

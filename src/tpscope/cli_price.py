@@ -31,19 +31,27 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
         ] = "h200",
         tp: Annotated[str | None, typer.Option(help="Tensor-parallel ranks; several for --matrix: 2,4,8.")] = None,
         pp: Annotated[int | None, typer.Option(min=1, help="Pipeline ranks (NeMo).")] = None,
-        cp: Annotated[int | None, typer.Option(min=1, help="Context-parallel ranks: not priced yet.")] = None,
+        cp: Annotated[int | None, typer.Option(min=1, help="Context-parallel ranks (NeMo).")] = None,
         micro_batches: Annotated[
             int | None, typer.Option("--micro-batches", min=1, help="Micro-batches of a pipelined step; default --pp.")
         ] = None,
         schedule: Annotated[str, typer.Option(help="Of the pipeline: 1f1b, gpipe or interleaved1f1b.")] = "1f1b",
-        dp_shard: Annotated[int | None, typer.Option(min=1, help="Ranks that FSDP shards over (NeMo).")] = None,
-        dp_replicate: Annotated[int | None, typer.Option(min=1, help="Replicas of those ranks (NeMo).")] = None,
+        dp_shard: Annotated[int | None, typer.Option(min=1, help="Ranks that FSDP shards over.")] = None,
+        dp_replicate: Annotated[int | None, typer.Option(min=1, help="Replicas of those ranks.")] = None,
         sequence: Annotated[int, typer.Option("--seq", min=1, help="Tokens of a sample.")] = 4096,
         batch: Annotated[int, typer.Option(min=1, help="Samples of a micro-batch of one rank.")] = 1,
         sequence_parallel: Annotated[
             bool | None,
             typer.Option("--sequence-parallel/--no-sequence-parallel", help="Shard activations over the sequence."),
         ] = None,
+        loss: Annotated[
+            str, typer.Option(help="A loss by its class, as ChunkedCrossEntropy; else the framework's default.")
+        ] = "",
+        recompute: Annotated[
+            str,
+            typer.Option("--activation-checkpointing", help="full, or selective (NeMo): made again in the backward."),
+        ] = "",
+        lora: Annotated[str | None, typer.Option(help="As for compare: r=16,targets=all-linear,alpha=32.")] = None,
         smallest_tp: Annotated[
             bool, typer.Option("--smallest-tp", help="Look for the smallest TP size that fits too.")
         ] = False,
@@ -97,8 +105,8 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
             raise UserError(f"price takes one INPUT, not {len(inputs)}: {' '.join(inputs)}; several are for --check")
         if schedule not in SCHEDULES:
             raise UserError(f"--schedule {schedule}: none that price knows; name one of {', '.join(SCHEDULES)}")
-        if smallest_tp and pp and pp > 1:
-            raise UserError("--smallest-tp looks at layouts without pipeline stages; leave out one of it and --pp")
+        if recompute not in ("", "full", "selective"):
+            raise UserError(f"--activation-checkpointing {recompute}: name full or selective")
         if len(sizes) > 1:
             raise UserError(f"--tp {tp}: several sizes are for --matrix; name one")
         wishes = Wishes(
@@ -108,9 +116,10 @@ def register(app: typer.Typer, progress: Callable[[], AbstractContextManager[Any
             dp_shard=dp_shard,
             dp_replicate=dp_replicate,
             sequence_parallel=sequence_parallel,
+            lora=lora,
         )
         asked = question(inputs[0], wishes)
-        setting = Setting(machine, hardware, batch, sequence, smallest_tp, schedule, micro_batches)
+        setting = Setting(machine, hardware, batch, sequence, smallest_tp, schedule, micro_batches, loss, recompute)
         with progress() as say, Pool(say, fresh=fresh) as pool:
             result = run(asked, targets, pool, setting)
         document.deliver(result, json_, lambda console: page.show(result, console))

@@ -1,5 +1,7 @@
 """Time: rooflines, rings, and a queue that the CPU fills."""
 
+from dataclasses import replace
+
 import pytest
 from made import collective, machine, operation, trace
 
@@ -41,6 +43,26 @@ def test_an_axis_that_leaves_the_domain_goes_over_the_network():
     assert link_of(machine(), wide, "dp_shard") == machine().network
     item = collective(size=10**9)
     assert collective_seconds(item, machine(), TP2) == pytest.approx(1.001)
+
+
+def test_a_ring_has_as_many_adapters_as_it_has_ranks_in_a_machine():
+    """One of eight GPUs in each machine sends through its own adapter; all eight share eight, up to the link."""
+    one = collective("forward", "all_gather", size=10**9, ranks=2)
+    apart = collective_seconds(replace(one, axis="dp_shard"), machine(), Layout(tp=8, dp_shard=2))
+    assert apart == pytest.approx(0.01 + 0.5e9 / 1e8)
+    all_ = replace(one, axis="dp_shard", ranks=16)
+    together = collective_seconds(all_, machine(), Layout(dp_shard=16))
+    assert together == pytest.approx(0.01 + (15 / 16) * 1e9 / 8e8)
+    # What goes from one rank to the next has one adapter.
+    sent = replace(one, kind="send_recv", axis="pp", ranks=2)
+    assert collective_seconds(sent, machine(), Layout(pp=16)) == pytest.approx(0.01 + 1e9 / 1e8)
+
+
+def test_a_flattened_axis_lies_where_its_parts_do():
+    wide = Layout(tp=2, cp=2, dp_shard=4)
+    assert link_of(machine(), wide, "cp") == machine().link
+    assert link_of(machine(), wide, "dp_shard_cp") == machine().network
+    assert link_of(machine(), Layout(tp=2, cp=2, dp_shard=2, pp=4), "dp_shard_cp") == machine().link
 
 
 def test_the_cpu_hides_behind_the_gpu_where_it_is_faster():

@@ -8,7 +8,6 @@ import jsonschema
 import pytest
 from rich.console import Console
 
-from tpscope.compare.run import Pool
 from tpscope.errors import UserError
 from tpscope.frameworks import registry
 from tpscope.price import hardware
@@ -32,6 +31,10 @@ def test_a_cell_without_a_price_says_so_and_its_words_stand_below():
     assert "refused" in text
     assert "nemo@0.7.0, n: ValueError: odd heads" in text
     assert "h200 calibrated" in text
+    assert "nothing was measured" not in text
+    good.assumed.append("nothing was measured on it")
+    show_matrix(Matrix([good]), console)
+    assert "h200: nothing was measured on it" in console.file.getvalue()
 
 
 def test_runs_of_layers_are_told_by_their_ends():
@@ -39,11 +42,10 @@ def test_runs_of_layers_are_told_by_their_ends():
 
 
 @pytest.mark.frameworks
-def test_a_faster_machine_is_faster_and_holds_the_same_bytes():
+def test_a_faster_machine_is_faster_and_holds_the_same_bytes(pool):
     machines = {name: hardware.machine(name) for name in ("h200", "a100")}
     targets = [registry.parse(text) for text in ("nemo@0.7.0", "axolotl@0.19.0")]
-    with Pool(lambda kind, text: None) as pool:
-        found = matrix(["qwen3-0.6b", "qwen2.5-7b"], [8], targets, machines, pool, 1, 512)
+    found = matrix(["qwen3-0.6b", "qwen2.5-7b"], [8], targets, machines, pool, 1, 512)
     assert len(found.cells) == 8
     h200, a100 = found.cells[:2]
     assert (h200.hardware, a100.hardware) == ("h200", "a100")

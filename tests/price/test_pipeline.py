@@ -1,17 +1,18 @@
 """A step in pipeline stages, from stages made by hand, and from NeMo's own splitter at full size."""
 
+from dataclasses import replace
+
 import pytest
 from made import collective, machine, memory, operation, trace
 
 from tpscope.compare.ask import Wishes, question
-from tpscope.compare.run import Pool
 from tpscope.frameworks import registry
 from tpscope.language.layout import Layout
 from tpscope.language.measured.stage import Stages, StageTrace
 from tpscope.price import hardware
-from tpscope.price.pipeline import Plan, in_flight, piped
+from tpscope.price.pipeline import piped
 from tpscope.price.run import Setting, price
-from tpscope.price.schedule import Pace, order, seconds
+from tpscope.price.schedule import Pace, Plan, in_flight, order, seconds
 
 ASKED = type("Asked", (), {"layout": Layout(pp=4, tp=2)})()
 PLAN = Plan("1f1b", 8)
@@ -92,20 +93,43 @@ def test_what_only_the_first_micro_batch_does_is_counted_once():
     assert found == {"all_gather": 1, "all_reduce": 7, "reduce_scatter": 1}
 
 
+def wanted(layers, **wishes):
+    """Llama-3.1-8B at full width with few layers."""
+    asked = question("llama-3.1-8b", Wishes(**{"tp": 2, **wishes}))
+    return replace(asked, model=replace(asked.model, config={**asked.model.config, "num_hidden_layers": layers}))
+
+
 @pytest.mark.frameworks
-def test_stages_are_nemos_own_and_axolotl_has_no_key_for_them():
+def test_stages_are_nemos_own_and_axolotl_has_no_key_for_them(pool):
     targets = [registry.parse(text) for text in ("nemo@0.7.0", "axolotl@0.19.0")]
     setting = Setting(hardware.machine("h100"), "h100", 1, 1024)
-    with Pool(lambda kind, text: None) as pool:
-        result = price(question("llama-3.1-8b", Wishes(tp=2, pp=3, dp_shard=2)), targets, pool, setting)
-        both = price(question("llama-3.1-8b", Wishes(tp=2, pp=2, sequence_parallel=True)), targets[:1], pool, setting)
-        tied = price(question("llama-3.2-1b", Wishes(tp=2, pp=2)), targets[:1], pool, setting).frameworks[0]
-    nemo, axolotl = result.frameworks
-    assert [len(stage.layers) for stage in nemo.pipeline.stages] == [11, 11, 10]
-    assert nemo.pipeline.stages[2].layers == list(range(22, 32))
+    nemo, axolotl = price(wanted(8, pp=3, dp_shard=2), targets, pool, setting).frameworks
+    assert [len(stage.layers) for stage in nemo.pipeline.stages] == [3, 3, 2]
+    assert nemo.pipeline.stages[2].layers == [6, 7]
     assert [stage.others for stage in nemo.pipeline.stages] == [["embed_tokens"], [], ["norm", "lm_head"]]
     assert (nemo.time.status, nemo.head.gathered_by) == ("extrapolated", "loss")
     assert {item.axis for item in nemo.collectives} == {"tp", "dp_shard", "pp"}
     assert (axolotl.status.value, "no key for pipeline" in axolotl.error.message) == ("unsupported", True)
-    assert (both.frameworks[0].status.value, both.frameworks[0].time.ms) == ("unsupported", 0.0)
+
+
+@pytest.mark.frameworks
+def test_the_smallest_tp_of_stages_is_the_one_at_which_the_fullest_rank_fits(pool):
+    nemo, h200 = [registry.parse("nemo@0.7.0")], hardware.machine("h200")
+
+    def asked(machine, tp, **more):
+        return price(wanted(4, pp=2, tp=tp), nemo, pool, Setting(machine, "h200", 1, 1024, **more)).frameworks[0]
+
+    one, two = (asked(h200, tp).memory.peak_bytes for tp in (1, 2))
+    assert one > two
+    for room, smallest in ((one, 1), (two, 2)):
+        machine = h200.model_copy(update={"memory_bytes": room + h200.reserved_bytes})
+        assert asked(machine, 2, smallest_tp=True).smallest_tp == smallest
+
+
+@pytest.mark.frameworks
+def test_stages_with_sequence_parallelism_and_stages_that_nemo_refuses_have_no_price(pool):
+    target, setting = registry.parse("nemo@0.7.0"), Setting(hardware.machine("h100"), "h100", 1, 1024)
+    both = price(wanted(8, pp=2, sequence_parallel=True), [target], pool, setting).frameworks[0]
+    tied = price(question("llama-3.2-1b", Wishes(tp=2, pp=2)), [target], pool, setting).frameworks[0]
+    assert (both.status.value, both.time.ms) == ("unsupported", 0.0)
     assert (tied.status.value, "tie_word_embeddings" in tied.error.message) == ("refused", True)

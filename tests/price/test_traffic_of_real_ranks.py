@@ -4,18 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tpscope.compare.ask import Wishes, question
-from tpscope.compare.run import Pool
-from tpscope.frameworks import registry
-from tpscope.models.shrink import shrink
-
 pytestmark = pytest.mark.frameworks
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with Pool(lambda kind, text: None) as made:
-        yield made
 
 
 def table(collectives):
@@ -35,11 +24,7 @@ def table(collectives):
     )
 
 
-def both(pool, model, framework, **wishes):
-    target = registry.parse(framework)
-    asked = question(model, Wishes(tp=2, **wishes))
-    options = {"batch": 1, "sequence": 32, "config": shrink(asked.model.config).config}
-    answer = pool.experiment("traffic", asked, target, options)
+def both(answer):
     assert answer.error is None, answer.error
     assert answer.value["stopped"] is None, answer.value["stopped"]
     return table(answer.value["real"]), table(answer.value["traced"])
@@ -47,15 +32,30 @@ def both(pool, model, framework, **wishes):
 
 @pytest.mark.parametrize("framework", ["nemo@0.7.0", "axolotl@0.19.0"])
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-8b", "mistral-7b", "phi-4"])
-def test_traced_collectives_are_those_of_two_real_ranks(pool, model, framework):
-    real, traced = both(pool, model, framework)
+def test_traced_collectives_are_those_of_two_real_ranks(traffic, model, framework):
+    real, traced = both(traffic(model, framework))
     assert real.total() > 4
     assert traced == real
 
 
-def test_those_of_sequence_parallelism_too_and_they_are_others(pool):
-    real, traced = both(pool, "qwen3-8b", "nemo@0.7.0", sequence_parallel=True)
+@pytest.mark.parametrize(
+    ("framework", "axis", "kinds"),
+    [
+        ("nemo@0.7.0", "dp_shard", {"all_gather", "reduce_scatter"}),
+        ("axolotl@0.19.0", "dp_shard", {"all_gather", "reduce_scatter"}),
+        ("transformers@5.23.0", "dp_shard", {"all_gather", "reduce_scatter"}),
+        ("nemo@0.7.0+hf", "cp", {"all_gather", "all_to_all", "reduce_scatter"}),
+    ],
+)
+def test_those_of_other_axes_are_too(traffic, framework, axis, kinds):
+    real, traced = both(traffic("llama-3.1-8b", framework, tp=1, **{axis: 2}))
+    assert traced == real
+    assert {kind for _, kind, found, *_ in real if found == axis} == kinds
+
+
+def test_those_of_sequence_parallelism_too_and_they_are_others(traffic):
+    real, traced = both(traffic("qwen3-8b", "nemo@0.7.0", sequence_parallel=True))
     assert traced == real
     assert {kind for _, kind, *_ in real} >= {"all_gather", "reduce_scatter"}
-    without, _ = both(pool, "qwen3-8b", "nemo@0.7.0")
+    without, _ = both(traffic("qwen3-8b", "nemo@0.7.0"))
     assert without != real

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from math import prod
 
 from tpscope.language.layout import Layout
 from tpscope.language.measured.price import Collective, Operation, StepTrace
@@ -25,6 +26,12 @@ GPU = ("compute", "memory-bound", "exposed communication")
 # FSDP gathers and scatters on streams of its own, beside the kernels.
 BESIDE = "overlapped communication"
 _FSDP = ("dp_", "cp")
+_RINGS = ("all_reduce", "all_gather", "reduce_scatter")
+# Mesh axes, the fastest first, and what a flattened one is made of.
+_ORDER = ("tp", "cp", "dp_shard", "dp_replicate", "pp")
+_FLAT = {
+    "dp": ("dp_shard", "dp_replicate"), "dp_cp": ("cp", "dp_shard", "dp_replicate"), "dp_shard_cp": ("cp", "dp_shard"),
+}  # fmt: skip
 _SMALL, _MEDIUM = 1e9, 3e10
 Parts = dict[str, dict[str, float]]
 
@@ -42,18 +49,32 @@ def link_of(machine: Machine, layout: Layout, axis: str) -> Bandwidth:
 
     Ranks lie tp fastest, then cp, dp_shard, dp_replicate, pp: an axis stays in a domain if it and all faster ones do.
     """
-    span = 1
-    for name in ("tp", "cp", "dp_shard", "dp_replicate", "pp"):
-        span *= getattr(layout, name)
-        if name == axis:
-            break
-    return machine.link if span <= machine.domain else machine.network
+    return machine.link if _span(layout, axis)[1] <= machine.domain else machine.network
+
+
+def _span(layout: Layout, axis: str) -> tuple[int, int]:
+    """How far apart neighbours on an axis are, and how many ranks it reaches over from first to last."""
+    parts = _FLAT.get(axis, (axis,) if axis in _ORDER else _ORDER)
+    first, last = (_ORDER.index(parts[end]) for end in (0, -1))
+    sizes = [getattr(layout, name) for name in _ORDER]
+    return prod(sizes[:first]), prod(sizes[: last + 1])
+
+
+def _ring(machine: Machine, layout: Layout, axis: str) -> Bandwidth:
+    """The network for a ring. Data enter and leave a machine once (NVIDIA/nccl issue 687), and adapters add up to what
+    the link inside carries (issue 412): k ranks of a group in one machine share k adapters."""
+    inside = max(1, machine.domain // _span(layout, axis)[0])
+    reached = machine.network.bytes_per_second * machine.network.reached * inside
+    most = machine.link.bytes_per_second * machine.link.reached
+    return Bandwidth(bytes_per_second=min(reached, most), reached=1.0, latency=machine.network.latency)
 
 
 def collective_seconds(item: Collective, machine: Machine, layout: Layout) -> float:
     """One call. Over the link as it was measured with two ranks that send as much; else alpha and beta."""
     link, sent = link_of(machine, layout, item.axis), wire_bytes(item)
-    if link == machine.link and (points := machine.curve(item.kind)):
+    if link is machine.network and item.kind in _RINGS:
+        link = _ring(machine, layout, item.axis)
+    if link is machine.link and (points := machine.curve(item.kind)):
         return curves.seconds(points, max(sent, points[0][0]))
     return link.latency + sent / (link.bytes_per_second * link.reached)
 

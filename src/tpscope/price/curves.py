@@ -14,6 +14,9 @@ Points = tuple[tuple[float, float], ...]
 PRODUCT, ATTENTION, ATTENTION_BACKWARD = "product", "attention", "attention_backward"
 ELEMENTWISE, CAST, REDUCTION, SOFTMAX, NORM, PICK = "elementwise", "cast", "reduction", "softmax", "norm", "pick"
 FUSED = "fused"
+# Curves by FLOPs, and those by what a rank sends; the others are by bytes of memory.
+ARITHMETIC = (PRODUCT, ATTENTION, ATTENTION_BACKWARD)
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv")
 _REDUCTIONS = ("mean", "sum", "var", "amax", "norm", "linalg_vector_norm", "_foreach_norm")
 _PICKS = ("embedding", "index", "gather", "index_select", "embedding_dense_backward", "index_put", "scatter")
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tpscope.errors import UserError
 from tpscope.language.layout import Layout
-from tpscope.price.curves import Points
+from tpscope.price.curves import ARITHMETIC, COLLECTIVES, Points
 from tpscope.price.result import Standing
 
 
@@ -84,7 +84,8 @@ class Calibrated(_Strict):
 
 
 class Machine(_Strict):
-    """A GPU and how it reaches its neighbours. `domain`: GPUs that `link` joins; beyond it, `network`."""
+    """A GPU and how it reaches its neighbours. `domain`: GPUs that `link` joins; beyond it, `network`. `like`: the
+    calibrated machine that says what this one's file does not; `borrowed` are its curves, at this machine's peaks."""
 
     title: str
     source: tuple[str, ...]
@@ -98,6 +99,8 @@ class Machine(_Strict):
     dispatch: Dispatch
     sustained: Sustained = Sustained()
     calibrated: Calibrated | None = None
+    like: str = ""
+    borrowed: dict[str, Points] = {}
 
     def standing(self, layout: Layout, tokens: int) -> Standing:
         """How far a price on this machine can be trusted."""
@@ -108,8 +111,18 @@ class Machine(_Strict):
         return "calibrated" if inside else "extrapolated"
 
     def curve(self, name: str) -> Points:
-        """Measured seconds by size; nothing where nobody measured them."""
-        return self.calibrated.curves.get(name, ()) if self.calibrated else ()
+        """Seconds by size as measured here, or on the machine that this one is like; nothing where nobody measured."""
+        return self.calibrated.curves.get(name, ()) if self.calibrated else self.borrowed.get(name, ())
+
+    @property
+    def assumed(self) -> list[str]:
+        """What every price on this machine takes for granted."""
+        if self.calibrated is not None or not self.like:
+            return []
+        return [
+            f"nothing was measured on {self.title}: the CPU costs what it costs on the calibrated {self.like}, and "
+            "kernels and collectives reach the part of this machine's peaks that they reach there at the same size"
+        ]
 
     def with_curves(self, curves: dict[str, Points]) -> Machine:
         """The machine with curves that are about to be written into its file."""
@@ -129,6 +142,7 @@ class Machine(_Strict):
         return Machine.model_validate(tree)
 
 
+_TABLES = ("compute", "memory", "link", "network", "dispatch", "sustained")
 _NOTHING: dict[str, Any] = {"date": "", "rows": (), "torch": "", "tp": (), "tokens": (0, 0), "constants": {}}
 
 
@@ -159,14 +173,50 @@ def machine(name: str) -> Machine:
 def parsed(name: str, text: str) -> Machine:
     """A machine from the text of its file, with what was measured in place of what was guessed."""
     try:
-        found = Machine.model_validate(tomllib.loads(text))
+        found = Machine.model_validate(_filled(name, tomllib.loads(text)))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"--hardware {name}: not TOML ({error})") from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise UserError(f"--hardware {name}: {field}: {first['msg'].lower()}") from error
+    if found.like:
+        found = found.model_copy(update={"borrowed": _scaled(machine(found.like), found)})
     try:
         return found.with_constants(found.calibrated.constants) if found.calibrated else found
     except KeyError as error:
         raise UserError(f"--hardware {name}: calibrated.constants: {error} is no constant of a machine") from error
+
+
+def _filled(name: str, tree: dict[str, Any]) -> dict[str, Any]:
+    """The file of a machine that is like a calibrated one, with that one's word for what it does not say itself."""
+    if not tree.get("like"):
+        return tree
+    if tree["like"] not in names() or (other := machine(tree["like"])).calibrated is None:
+        raise UserError(f"--hardware {name}: like = {tree['like']!r} names no calibrated machine; h200 is one")
+    told = _under({key: value for key, value in tree.items() if key in _TABLES}, other.model_dump(include=set(_TABLES)))
+    return {**tree, **told}
+
+
+def _under(given: Any, told: dict[str, Any]) -> dict[str, Any]:
+    """One table with another under it: what the first does not say, the second does."""
+    found = dict(told)
+    for key, value in given.items():
+        found[key] = _under(value, told[key]) if isinstance(value, dict) and isinstance(told.get(key), dict) else value
+    return found
+
+
+def _scaled(other: Machine, here: Machine) -> dict[str, Points]:
+    """The curves of a measured machine where peaks are others: the part of a peak that is reached at a size stays.
+
+    What a collective takes before its first byte is no part of a peak: that stays as it is.
+    """
+    arithmetic = other.compute.bfloat16 / here.compute.bfloat16
+    memory = other.memory.bytes_per_second / here.memory.bytes_per_second
+    link = other.link.bytes_per_second / here.link.bytes_per_second
+    found: dict[str, Points] = {}
+    for name, points in (other.calibrated.curves if other.calibrated else {}).items():
+        start = points[0][1] if name in COLLECTIVES else 0.0
+        times = link if name in COLLECTIVES else arithmetic if name in ARITHMETIC else memory
+        found[name] = tuple((size, start + (seconds - start) * times) for size, seconds in points)
+    return found

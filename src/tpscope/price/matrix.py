@@ -14,7 +14,7 @@ from tpscope.price.cost import PHASES, parts_of, queued
 from tpscope.price.hardware import Machine
 from tpscope.price.result import Priced
 from tpscope.price.run import Setting, priced
-from tpscope.price.trace import traced
+from tpscope.price.trace import Step, traced
 
 _WITHOUT_STEP = PHASES[:-1]
 
@@ -22,7 +22,8 @@ _WITHOUT_STEP = PHASES[:-1]
 @dataclass
 class Cell:
     """One price. `step_ms` is the step, `pass_ms` its forward, loss and backward alone; bytes are of one rank, those
-    sent by kind of collective in a step. `said` is what a framework raised where there is no price."""
+    sent by kind of collective in a step. `said` is what a framework raised where there is no price; `assumed` is what
+    every price on the machine takes for granted."""
 
     model: str
     tp: int
@@ -44,6 +45,7 @@ class Cell:
     logits: str = ""
     loss: str = ""
     fits: bool | None = None
+    assumed: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -78,10 +80,10 @@ def cells(
 ) -> Iterator[Cell]:
     """The step of one framework on every machine."""
     asked = question(model, Wishes(tp=tp))
-    found = traced(asked, target, pool, batch, sequence)
+    found = traced(asked, target, pool, Step(batch, sequence))
     for name, machine in machines.items():
         column = priced(target.id, found, asked, Setting(machine, name, batch, sequence))
-        cell = _cell(column, Cell(model, tp, target.id, name, batch, sequence))
+        cell = _cell(column, Cell(model, tp, target.id, name, batch, sequence, assumed=machine.assumed))
         stopped = found.trace.stopped if found.trace else None
         if stopped is not None and stopped.phase in _WITHOUT_STEP:
             # What ran up to there is no step.

@@ -16,7 +16,7 @@ from tpscope.errors import UserError
 from tpscope.frameworks import registry
 from tpscope.language.measured.bench import alike, counted, undisturbed
 from tpscope.language.measured.price import StepTrace
-from tpscope.price.trace import traced
+from tpscope.price.trace import Step, traced
 
 
 class _Row(BaseModel):
@@ -176,7 +176,7 @@ def known(case: Case, pool: Pool) -> Known | str:
     target = registry.parse(case.stands_for or case.framework)
     asked = question(case.model, Wishes(tp=case.tp, sequence_parallel=case.parallel))
     pool.prepare([target])
-    found = traced(asked, target, pool, case.batch, case.sequence)
+    found = traced(asked, target, pool, Step(case.batch, case.sequence))
     if found.trace is None:
         return f"not traced: {found.error.message[:100] if found.error else 'no answer'}"
     if case.loss and found.trace.loss and case.loss != found.trace.loss:

@@ -26,6 +26,7 @@ from tpscope.price import cost, schedule
 from tpscope.price.hardware import Machine
 from tpscope.price.memory import memory_cost
 from tpscope.price.result import MemoryCost, Part, Peak, Pipeline, Stage, TimeCost
+from tpscope.price.schedule import Plan, in_flight
 from tpscope.price.trace import code
 
 SCHEDULES = ("1f1b", "gpipe", "interleaved1f1b")
@@ -36,14 +37,6 @@ _END = ("reduce", "step")
 _BUFFERS, _OTHERS = "pipeline buffers", "other stages of the rank"
 _STAGES = TypeAdapter(Stages)
 _TEXT = ("text_config", "llm_config", "language_config")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a global batch is put through the pipeline."""
-
-    schedule: str
-    micro_batches: int
 
 
 @dataclass(frozen=True)
@@ -112,9 +105,8 @@ def _code() -> str:
 
 def piped(stages: Stages, question: Question, machine: Machine, tokens: int, plan: Plan) -> Piped:
     """Put traced stages in the order of the schedule."""
-    by_index = {index: stage for stage in stages.traced for index in stage.like}
     timed = {stage.index: _timed(stage, question, machine) for stage in stages.traced}
-    ranks = [[by_index[index] for index in range(rank, stages.total, stages.ranks)] for rank in range(stages.ranks)]
+    ranks = _ranks(stages)
     shown = [_stage(rank, own, timed, stages, plan) for rank, own in enumerate(ranks)]
     slow = max(range(stages.ranks), key=lambda rank: shown[rank].milliseconds)
     full = max(range(stages.ranks), key=lambda rank: shown[rank].peak_bytes)
@@ -129,9 +121,7 @@ def piped(stages: Stages, question: Question, machine: Machine, tokens: int, pla
     total = count * pace + bubble + first + end
     flops = count * sum(_flops(stage) for rank in ranks for stage in rank)
     layout = question.layout
-    pipeline = Pipeline(
-        stages.schedule, count, stages.per_rank, slow, full, round(bubble / total, 4), shown,
-    )  # fmt: skip
+    pipeline = Pipeline(stages.schedule, count, stages.per_rank, slow, full, round(bubble / total, 4), shown)
     time = TimeCost(
         round(total * 1e3, 3), _parts(own, count, bubble), own[0].bound, "extrapolated",
         round(tokens * count / total / layout.tp / layout.cp / layout.pp, 1),
@@ -139,7 +129,7 @@ def piped(stages: Stages, question: Question, machine: Machine, tokens: int, pla
     )  # fmt: skip
     memory = _memory(full, ranks[full], stages, plan)
     return Piped(
-        pipeline, time, memory, ranks[slow][0], by_index[stages.total - 1], _collectives(ranks[slow], plan, layout.pp),
+        pipeline, time, memory, ranks[slow][0], ranks[-1][-1], _collectives(ranks[slow], plan, layout.pp),
         flops, _assumptions(stages, question, machine, plan),
     )  # fmt: skip
 
@@ -195,19 +185,6 @@ def _layers(stage: StageTrace, index: int) -> list[int]:
     return [layer + shift for layer in stage.layers]
 
 
-def in_flight(rank: int, stages: Stages, plan: Plan) -> int:
-    """Forwards of a rank whose backward is still to come, at most: GPipe all; 1F1B p - rank (torch's Schedule1F1B:
-    "Last stage has 1 warmup, second-to-last 2 warmups"); interleaved as torch's `_get_warmup_ops` counts, of one stage
-    each."""
-    count, pipes, each = plan.micro_batches, stages.ranks, stages.per_rank
-    if "GPipe" in stages.schedule:
-        return count
-    if each == 1:
-        return min(count, pipes - rank)
-    a_round = count // max(1, count // pipes)
-    return min((each - 1) * a_round + 2 * (pipes - 1 - rank) + 1, count * each)
-
-
 def _memory(rank: int, own: list[StageTrace], stages: Stages, plan: Plan) -> MemoryCost:
     """The highest point of a rank: of one of its stages, with the micro-batches in flight and what the others hold."""
     count, waiting = plan.micro_batches, in_flight(rank, stages, plan) - 1
@@ -230,6 +207,18 @@ def _memory(rank: int, own: list[StageTrace], stages: Stages, plan: Plan) -> Mem
                 found[peak.phase] = higher
     top = max(found.values(), key=lambda peak: peak.bytes)
     return MemoryCost(top.bytes, top.phase, top.by_category, list(found.values()))
+
+
+def fullest(stages: Stages, plan: Plan) -> MemoryCost:
+    """The memory of the pipeline rank that needs most."""
+    found = [_memory(rank, own, stages, plan) for rank, own in enumerate(_ranks(stages))]
+    return max(found, key=lambda memory: memory.peak_bytes)
+
+
+def _ranks(stages: Stages) -> list[list[StageTrace]]:
+    """The stages of each rank, each by the traced one that stands for it."""
+    by_index = {index: stage for stage in stages.traced for index in stage.like}
+    return [[by_index[index] for index in range(rank, stages.total, stages.ranks)] for rank in range(stages.ranks)]
 
 
 def _parts(own: list[Timed], count: int, bubble: float) -> list[Part]:

@@ -17,7 +17,8 @@ from tpscope.price import cost, pipeline
 from tpscope.price.hardware import Machine
 from tpscope.price.memory import memory_cost
 from tpscope.price.result import HeadCost, Priced, Prices, Saved, Traffic, Waste
-from tpscope.price.trace import Traced, traced
+from tpscope.price.schedule import Plan
+from tpscope.price.trace import Step, Traced, traced
 
 _DEFAULTS = (
     "bf16 weights, gradients and optimizer states",
@@ -39,6 +40,23 @@ class Setting:
     smallest_tp: bool = False
     schedule: str = pipeline.SCHEDULES[0]
     micro_batches: int | None = None
+    loss: str = ""
+    recompute: str = ""
+
+    @property
+    def step(self) -> Step:
+        """What is traced of it: everything but the machine."""
+        return Step(self.batch, self.sequence, self.loss, self.recompute)
+
+    def plan(self, question: Question) -> Plan:
+        """How a global batch goes through the pipeline."""
+        return Plan(self.schedule, self.micro_batches or question.layout.pp)
+
+    @property
+    def defaults(self) -> list[str]:
+        """What every column takes for granted."""
+        again = f"{self.recompute} activation checkpointing, as the framework's own setting does it"
+        return [_DEFAULTS[0], again if self.recompute else _DEFAULTS[1], *_DEFAULTS[2:], *self.machine.assumed]
 
 
 def price(question: Question, targets: list[Target], pool: Pool, setting: Setting) -> Prices:
@@ -74,8 +92,7 @@ def _without_stages(question: Question, targets: list[Target], pool: Pool) -> di
 
 def _staged(question: Question, target: Target, pool: Pool, setting: Setting) -> Priced:
     """One column of a layout with pipeline stages."""
-    count = setting.micro_batches or question.layout.pp
-    plan = pipeline.Plan(setting.schedule, count)
+    plan = setting.plan(question)
     stages, error, shims, seconds = pipeline.staged(question, target, pool, setting.batch, setting.sequence, plan)
     column = Priced(target.id, shims=shims, seconds=seconds)
     if stages is None:
@@ -87,8 +104,8 @@ def _staged(question: Question, target: Target, pool: Pool, setting: Setting) ->
     assert last is not None
     column.model_class, column.loss, column.optimizer = last.model_class, last.loss, last.optimizer
     column.layers = sum(len(stage.layers) for stage in found.pipeline.stages)
-    column.assumptions = [*_DEFAULTS, *found.assumptions]
-    whole = replace(slowest, layers=len(found.slowest.layers) * count)
+    column.assumptions = [*setting.defaults, *found.assumptions]
+    whole = replace(slowest, layers=len(found.slowest.layers) * plan.micro_batches)
     column.collectives = [_traffic(item, whole, question, setting.machine) for item in found.collectives]
     column.waste = [_waste(item, slowest) for item in slowest.moved]
     column.head = _head(last, setting.batch * setting.sequence)
@@ -96,15 +113,17 @@ def _staged(question: Question, target: Target, pool: Pool, setting: Setting) ->
         found.pipeline, found.time, found.memory, found.flops,
     )  # fmt: skip
     column.fits = fits(column.memory.peak_bytes, setting.machine)
+    if setting.smallest_tp:
+        column.smallest_tp = _smallest(question, target, pool, setting)
     return column
 
 
 def _column(question: Question, target: Target, pool: Pool, setting: Setting) -> Priced:
-    if why := _untraced(question, target):
+    if why := _untraced(question, target, setting):
         return Priced(target.id, Status.UNSUPPORTED, Failure("NotTraced", why, "trace"))
     if question.layout.pp > 1:
         return _staged(question, target, pool, setting)
-    column = priced(target.id, traced(question, target, pool, setting.batch, setting.sequence), question, setting)
+    column = priced(target.id, traced(question, target, pool, setting.step), question, setting)
     if question.layout.sequence_parallel and column.error is None:
         column.sequence_parallel = _saved(column, question, target, pool, setting)
     if setting.smallest_tp and column.error is None:
@@ -112,21 +131,29 @@ def _column(question: Question, target: Target, pool: Pool, setting: Setting) ->
     return column
 
 
-def _untraced(question: Question, target: Target) -> str:
+def _untraced(question: Question, target: Target, setting: Setting) -> str:
     """Why a layout is not traced in a framework; empty if it is."""
     layout = question.layout
     if layout.pp > 1 and layout.sequence_parallel:
         return "sequence parallelism inside pipeline stages is not priced yet: what a stage then sends is not traced"
-    others = [axis for axis in ("cp",) if getattr(layout, axis) > 1]
-    if target.family.name != "nemo":
-        others += [axis for axis in ("pp", "dp_shard", "dp_replicate") if getattr(layout, axis) > 1]
+    if layout.pp > 1 and (setting.loss or setting.recompute or question.lora):
+        return "a loss of one's own, activation checkpointing and LoRA are not priced inside pipeline stages yet"
+    if layout.cp > 1 and layout.pp > 1:
+        return "context parallelism inside pipeline stages is not priced yet"
+    if target.family.name == "nemo":
+        return ""
+    if layout.dp_replicate > 1 and target.family.name == "transformers":
+        return "dp_replicate of transformers is not priced: its loader has one data-parallel axis, which shards"
+    if layout.cp > 1 and target.family.name == "axolotl":
+        return "cp of axolotl is not traced: its attention is ring_flash_attn's, whose kernels need a GPU"
+    others = [axis for axis in ("cp", "pp") if getattr(layout, axis) > 1]
     return f"{', '.join(others)} of {target.family.name} is not priced yet" if others else ""
 
 
 def _saved(column: Priced, question: Question, target: Target, pool: Pool, setting: Setting) -> Saved:
     """What sequence parallelism changes: the same step traced without it."""
     other = replace(question, layout=replace(question.layout, sequence_parallel=False))
-    without = priced(target.id, traced(other, target, pool, setting.batch, setting.sequence), other, setting)
+    without = priced(target.id, traced(other, target, pool, setting.step), other, setting)
     now, before = (it.memory.by_category.get("activations", 0) for it in (column, without))
     same = [(item.kind, item.bytes, item.per_step) for item in column.collectives] == [
         (item.kind, item.bytes, item.per_step) for item in without.collectives
@@ -140,11 +167,16 @@ def _saved(column: Priced, question: Question, target: Target, pool: Pool, setti
 
 
 def _smallest(question: Question, target: Target, pool: Pool, setting: Setting) -> int | None:
-    """The smallest TP size at which a step fits, each size traced."""
+    """The smallest TP size at which a step fits, each size traced; with stages, the fullest of them."""
     for size in _TP_SIZES:
         other = replace(question, layout=replace(question.layout, tp=size))
-        found = traced(other, target, pool, setting.batch, setting.sequence)
-        if found.trace is not None and fits(memory_cost(found.trace.memory).peak_bytes, setting.machine):
+        if other.layout.pp > 1:
+            stages, _, _, _ = pipeline.staged(other, target, pool, setting.batch, setting.sequence, setting.plan(other))
+            memory = pipeline.fullest(stages, setting.plan(other)) if stages else None
+        else:
+            found = traced(other, target, pool, setting.step)
+            memory = memory_cost(found.trace.memory) if found.trace else None
+        if memory and memory.peak_bytes and fits(memory.peak_bytes, setting.machine):
             return size
     return None
 
@@ -168,7 +200,7 @@ def priced(name: str, found: Traced, question: Question, setting: Setting) -> Pr
     column.model_class, column.loss, column.optimizer, column.layers = (
         trace.model_class, trace.loss, trace.optimizer, trace.layers,
     )  # fmt: skip
-    column.assumptions = [*_DEFAULTS, *trace.assumptions]
+    column.assumptions = [*setting.defaults, *trace.assumptions]
     if trace.stopped is not None:
         column.assumptions.append(
             f"the framework's own {trace.stopped.phase} stops here ({trace.stopped.kind}: {trace.stopped.message}): "
@@ -181,16 +213,16 @@ def priced(name: str, found: Traced, question: Question, setting: Setting) -> Pr
     column.collectives = [_traffic(item, trace, question, setting.machine) for item in trace.collectives]
     column.waste = [_waste(item, trace) for item in trace.moved]
     column.memory = memory_cost(trace.memory)
-    column.head = _head(trace, setting.batch * setting.sequence)
+    column.head = _head(trace, setting.step.tokens // question.layout.cp)
     column.flops = sum(item.flops * item.count for item in trace.operations)
-    column.time = cost.step_time(trace, setting.machine, question.layout, setting.batch * setting.sequence)
+    column.time = cost.step_time(trace, setting.machine, question.layout, setting.step.tokens)
     column.fits = fits(column.memory.peak_bytes, setting.machine) if column.memory.peak_bytes else None
     return column
 
 
 def _standing(error: Failure | None) -> Status:
     """A framework that raises in a statement of its own refuses; anything else is a crash."""
-    if error is not None and error.kind in ("ImportError", "ModuleNotFoundError"):
+    if error is not None and error.kind in ("ImportError", "ModuleNotFoundError", "Refused"):
         return Status.UNSUPPORTED
     said = error is not None and error.where is not None and error.where.text.startswith(("raise", "assert"))
     return Status.REFUSED if said else Status.CRASHED
@@ -216,7 +248,8 @@ def _head(trace: StepTrace, tokens: int) -> HeadCost:
     """Who gathers the logits: an all_gather in the head's own module is the plan's, one in the loss is the loss's. What
     the head gathers of its input is smaller than logits are."""
     for item in trace.collectives:
-        if item.kind != "all_gather" or prod(item.shape) < tokens * trace.vocabulary:
+        # A gather over data-parallel ranks is one of weights, which are as large.
+        if (item.kind, item.axis) != ("all_gather", "tp") or prod(item.shape) < tokens * trace.vocabulary:
             continue
         if item.phase == "loss" or (item.phase == "forward" and item.module == trace.head):
             by = "loss" if item.phase == "loss" else "plan"

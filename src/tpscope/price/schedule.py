@@ -10,6 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tpscope.language.measured.stage import Stages
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a global batch is put through the pipeline."""
+
+    schedule: str
+    micro_batches: int
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -49,3 +59,16 @@ def seconds(paces: list[Pace], count: int, all_forwards_first: bool = False) -> 
                 clock[rank] = max(clock[rank], ends.get(needed, 0.0)) + pace
                 ends[forward, rank, number] = clock[rank]
     return max(clock)
+
+
+def in_flight(rank: int, stages: Stages, plan: Plan) -> int:
+    """Forwards of a rank whose backward is still to come, at most: GPipe all; 1F1B p - rank (torch's Schedule1F1B:
+    "Last stage has 1 warmup, second-to-last 2 warmups"); interleaved as torch's `_get_warmup_ops` counts, of one stage
+    each."""
+    count, pipes, each = plan.micro_batches, stages.ranks, stages.per_rank
+    if "GPipe" in stages.schedule:
+        return count
+    if each == 1:
+        return min(count, pipes - rank)
+    a_round = count // max(1, count // pipes)
+    return min((each - 1) * a_round + 2 * (pipes - 1 - rank) + 1, count * each)

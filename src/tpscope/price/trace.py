@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,23 @@ _TRACES = TypeAdapter(list[StepTrace])
 SECONDS = 900.0
 
 
+@dataclass(frozen=True)
+class Step:
+    """What is trained besides a model and its layout: samples and tokens of one micro-batch of a rank, a loss by its
+    class (the framework's default if empty), and what of the activations is made again in the backward: nothing, "full"
+    or "selective"."""
+
+    batch: int
+    sequence: int
+    loss: str = ""
+    recompute: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Of one micro-batch of a rank."""
+        return self.batch * self.sequence
+
+
 @dataclass
 class Traced:
     """A step of the whole model, or why there is none."""
@@ -33,7 +50,7 @@ class Traced:
     seconds: float = 0.0
 
 
-def traced(question: Question, target: Target, pool: Pool, batch: int, sequence: int, whole: bool = False) -> Traced:
+def traced(question: Question, target: Target, pool: Pool, step: Step, whole: bool = False) -> Traced:
     """The step of one micro-batch of a rank. `whole` traces every layer even where they repeat."""
     config = question.model.config
     repeat = None if whole else repeat_of(config)
@@ -41,7 +58,7 @@ def traced(question: Question, target: Target, pool: Pool, batch: int, sequence:
     if repeat is not None and sum(len(repeat.layers(count)) for count in counts) >= repeat.total:
         repeat = None
     asked = [_whole(config)] if repeat is None else [_part(config, repeat, count) for count in counts]
-    options = {"batch": batch, "sequence": sequence, "configs": asked}
+    options = {**asdict(step), "configs": asked}
     answer = pool.kept_experiment("price", question, target, options, SECONDS, code())
     result = Traced(None, answer.error, answer.shims, answer.packages, answer.seconds)
     if answer.error is not None:
@@ -53,7 +70,7 @@ def traced(question: Question, target: Target, pool: Pool, batch: int, sequence:
         return result
     missed = scale.misses(scale.scaled(traces, counts, counts[2], traces[2].layers), traces[2])
     if missed:
-        again = traced(question, target, pool, batch, sequence, whole=True)
+        again = traced(question, target, pool, step, whole=True)
         if again.trace is not None:
             again.trace.assumptions.append(f"fewer layers do not scale exactly ({', '.join(missed)})")
         return again

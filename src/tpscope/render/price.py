@@ -196,6 +196,8 @@ def show_matrix(found: Matrix, console: Console) -> None:
     standings = dict.fromkeys(f"{cell.hardware} {cell.standing}" for cell in found.cells if cell.standing)
     if standings:
         console.print(f"times: {', '.join(standings)}; bf16, AdamW, eager", style="dim", highlight=False)
+    for machine, words in dict.fromkeys((cell.hardware, words) for cell in found.cells for words in cell.assumed):
+        console.print(f"{machine}: {words}", style="dim", highlight=False, soft_wrap=True)
 
 
 def show_check(held: Accuracies, console: Console) -> None:

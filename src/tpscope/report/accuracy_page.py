@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from tpscope.price.accuracy import Recorded
 from tpscope.price.check import Accuracies, Accuracy, Held, accuracy, in_order, ordered_pairs
 from tpscope.price.measured import Again
+from tpscope.price.published import Published
+from tpscope.report import published_page
 
 _GIB = 2**30
 _TIME, _WORST, _MEMORY, _ORDER = 0.10, 0.20, 0.05, 0.95
 
 
-def page(recorded: Recorded) -> str:
+def page(recorded: Recorded, published: Published | None = None) -> str:
     """The page."""
     answer = recorded.answer
     held = [item for item in answer.held if not item.used]
@@ -47,8 +49,7 @@ def page(recorded: Recorded) -> str:
         "## How it is calibrated", "", *_METHOD, "",
         "| constant, moved by whole cases | value |", "|---|---:|",
         *(f"| `{name}` | {value:.3g} |" for name, value in sorted(recorded.constants.items())), "",
-        "Published rows of others (torchtitan's, NeMo's performance page) are not predicted: no source that states all",
-        "settings lies in this repository.", "",
+        *(published_page.section(published) if published else []),
     ]  # fmt: skip
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tpscope import bugs
+from tpscope.price import published
 from tpscope.price.accuracy import recorded_in
 from tpscope.report import (
     accuracy_page,
@@ -42,7 +43,7 @@ def documents(root: Path) -> dict[Path, str]:
     if migration.examples(root):
         found[migration.PAGE] = migration.page(root)
     if (measured := recorded_in(root)) is not None:
-        found[ACCURACY] = accuracy_page.page(measured)
+        found[ACCURACY] = accuracy_page.page(measured, published.recorded_in(root))
     if (root / RESULTS).is_file():
         compared = [json.loads(text) for text in (root / RESULTS).read_text(encoding="utf-8").splitlines()]
         lines = prove_pages.part(proofs, book, prove_speed.read(root))

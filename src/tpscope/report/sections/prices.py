@@ -32,8 +32,7 @@ def section(study: Study) -> list[str]:
         f"machine file turns kernels, collectives and bytes into milliseconds ({standings}). Batch {first.batch}, "
         f"sequence {first.sequence}, bf16, eager, no activation checkpointing. Uncalibrated or extrapolated "
         "milliseconds compare columns and are not to be quoted; bytes do not depend on the machine. The CPU's costs "
-        "are those of the host on which a machine was measured, and guesses for a machine that was not: milliseconds "
-        "of two machines say nothing of each other.", "",
+        f"are those of the host on which a machine was measured{_unmeasured(wide)}", "",
     ]  # fmt: skip
     there = [cell for cell in wide if not cell.said]
     lines += table(
@@ -139,6 +138,14 @@ def _ordered(study: Study, cells: list[Cell]) -> list[Cell]:
     models = list(dict.fromkeys(cell.model for cell in cells))
     columns = list(dict.fromkeys([*study.frameworks, *(cell.framework for cell in cells)]))
     return sorted(cells, key=lambda cell: (models.index(cell.model), cell.tp, columns.index(cell.framework)))
+
+
+def _unmeasured(cells: list[Cell]) -> str:
+    """What milliseconds of machines are worth on which nothing was measured, as their rows say it."""
+    said = dict.fromkeys(f"{cell.hardware}: {words}" for cell in cells for words in cell.assumed)
+    if not said:
+        return ", and guesses for a machine that was not: milliseconds of two machines say nothing of each other."
+    return f". {'; '.join(said)}. Milliseconds of two such machines differ by their peaks alone, and by no host."
 
 
 def _on(cells: list[Cell], key: tuple[str, int, str, str]) -> list[str]:

@@ -17,8 +17,10 @@ from torch import nn
 
 from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.device import Elsewhere
+from tpscope.frameworks.inside.price.context import local_tokens
 from tpscope.frameworks.inside.price.fake import local
-from tpscope.frameworks.inside.price.step import built, run, vocabulary
+from tpscope.frameworks.inside.price.step import run, vocabulary
+from tpscope.frameworks.inside.price.subjects import Wanted, built
 from tpscope.frameworks.inside.price.tracer import Tracer, axes_of
 from tpscope.frameworks.inside.price.where import Span
 from tpscope.language.measured.price import Collective, StepTrace
@@ -70,14 +72,16 @@ def _fork(family: str, case: Case, batch: int, sequence: int, rank: int, store: 
 
 
 def _run(family: str, case: Case, batch: int, sequence: int) -> list[Collective]:
-    model, mesh, loss, _ = built(family, case, nullcontext())
+    subject = built(family, case, nullcontext(), Wanted())
+    model = subject.model
     _fill(model)
     layers = int(model.config.get_text_config().num_hidden_layers)
-    tracer = Tracer(model, case.roots, axes_of(mesh), Span(layers), batch * sequence, real=True)
+    sequence = local_tokens(sequence, case.request.layout.cp)
+    tracer = Tracer(model, case.roots, axes_of(subject.mesh), Span(layers), batch * sequence, real=True)
     ids = torch.randint(3, vocabulary(model), (batch, sequence), generator=torch.Generator().manual_seed(0))
     trace = StepTrace(case.request.framework)
-    with tracer.on(), Elsewhere("cpu"):
-        run(case, model, loss, None, ids, tracer, trace)
+    with tracer.on(), Elsewhere("cpu"), subject.around():
+        run(case, model, subject.loss, None, ids, tracer, trace)
     if trace.stopped is not None:
         raise RuntimeError(f"{trace.stopped.kind}: {trace.stopped.message}")
     return tracer.collectives()

@@ -41,6 +41,10 @@ class Routing:
         if func is _aten.nonzero_numpy.default:
             found = self._found(args[0], place, phase)
             return [args[0].new_empty((found,), dtype=torch.int64) for _ in range(args[0].dim())]
+        if func is _aten.equal.default:
+            # What a loss divided by its tokens hands back is not one.
+            self._note("whether two tensors are equal (answered no)", place, phase)
+            return False
         if func is _aten.bincount.default and self.experts:
             self._note("counts of tokens by expert", place, phase)
             return args[0].new_empty((max(self.experts, *[size for size in args[1:] if isinstance(size, int)], 0),))

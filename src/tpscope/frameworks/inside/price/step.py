@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from tpscope.frameworks.inside import hf_engine, world
+from tpscope.frameworks.inside import world
 from tpscope.frameworks.inside.case import Case
 from tpscope.frameworks.inside.device import Elsewhere
-from tpscope.frameworks.inside.hf_engine import Asked
-from tpscope.frameworks.inside.loop_nemo import _LOSS as NEMO_LOSS
-from tpscope.frameworks.inside.price.fake import Fake, filled, local, unseen
+from tpscope.frameworks.inside.price.context import local_tokens
+from tpscope.frameworks.inside.price.fake import Fake, local, unseen
 from tpscope.frameworks.inside.price.ledger import GRADIENTS, OPTIMIZER
+from tpscope.frameworks.inside.price.subjects import DTYPE, Loss, Wanted, built
 from tpscope.frameworks.inside.price.tracer import Tracer, axes_of
-from tpscope.frameworks.inside.price.where import OUTSIDE, Place, Span
+from tpscope.frameworks.inside.price.where import OUTSIDE, Place, Span, plain
 from tpscope.frameworks.inside.trace import failure
 from tpscope.language.measured.price import StepTrace
-from tpscope.language.plan import wildcard
 
-DTYPE = torch.bfloat16
-Loss = Callable[[nn.Module, torch.Tensor, Tracer], torch.Tensor]
+__all__ = ["DTYPE", "answer", "run", "vocabulary", "written"]
 
 
 def answer(family: str, case: Case, options: dict[str, Any]) -> list[StepTrace]:
-    """One trace a config. `options`: `batch` and `sequence`, tokens of one micro-batch of a rank; `configs`, each with
-    the part that its layers play: `start`, `period`, `end`."""
+    """One trace a config. `options`: `batch` and `sequence`, tokens of one micro-batch of the ranks that share it;
+    `loss` and `recompute` as Wanted has them; `configs`, each with the part that its layers play: `start`, `period`,
+    `end`."""
     world.start(case.request.layout.world)
+    wanted = Wanted(options.get("loss", ""), options.get("recompute", ""))
+    sequence = local_tokens(options["sequence"], case.request.layout.cp)
     found = []
     # DTensor remembers what it planned on a mesh: on a like one it uses the groups of the first.
     axes: dict[str, str] = {}
     for number, asked in enumerate(options["configs"]):
         case.folder = written(case, number, asked["config"])
-        found.append(_traced(family, case, options["batch"], options["sequence"], asked, axes))
+        found.append(_traced(family, case, options["batch"], sequence, wanted, asked, axes))
     return found
 
 
@@ -53,24 +53,26 @@ def written(case: Case, number: int | str, config: dict[str, Any]) -> Path:
 
 
 def _traced(
-    family: str, case: Case, batch: int, sequence: int, asked: dict[str, Any], axes: dict[str, str]
+    family: str, case: Case, batch: int, sequence: int, wanted: Wanted, asked: dict[str, Any], axes: dict[str, str]
 ) -> StepTrace:
     trace, started = StepTrace(case.request.framework), time.perf_counter()
     fake = Fake()
-    model, mesh, loss, trace.loss = built(family, case, fake)
+    subject = built(family, case, fake, wanted)
+    model, trace.loss = subject.model, subject.loss_name
+    trace.assumptions += subject.assumptions
     trace.model_class = f"{type(model).__module__}.{type(model).__qualname__}"
     trace.layers = int(model.config.get_text_config().num_hidden_layers)
     span = Span(trace.layers, asked["start"], asked["period"], asked["end"])
-    axes |= axes_of(mesh)
+    axes |= axes_of(subject.mesh)
     tracer = Tracer(model, case.roots, axes, span, batch * sequence)
     with fake, as_on_cuda(), unseen():
         optimizer = _optimizer(family, model, trace)
-        tracer.ledger.holds(model, lambda name: wildcard(name.rpartition(".")[0]))
+        tracer.ledger.holds(model, lambda name: plain(name.rpartition(".")[0]))
         if optimizer is not None:
             _remembers(optimizer, model, tracer)
         ids = torch.randint(3, vocabulary(model), (batch, sequence))
-        with tracer.on(), Elsewhere("cpu"):
-            run(case, model, loss, optimizer, ids, tracer, trace)
+        with tracer.on(), Elsewhere("cpu"), subject.around():
+            run(case, model, subject.loss, optimizer, ids, tracer, trace)
     trace.head, trace.vocabulary = tracer.head, vocabulary(model)
     trace.operations, trace.collectives, trace.moved = tracer.operations(), tracer.collectives(), tracer.sums.moved()
     trace.memory, trace.asked = tracer.ledger.memory(), dict(tracer.routing.asked)
@@ -79,12 +81,6 @@ def _traced(
         trace.assumptions.append(f"every one of {tracer.routing.experts} experts gets as many tokens as the next")
     trace.seconds = round(time.perf_counter() - started, 2)
     return trace
-
-
-def built(family: str, case: Case, tensors: AbstractContextManager[Any]) -> tuple[nn.Module, Any, Loss, str]:
-    """Model, mesh, loss and its name, as the framework makes them. `tensors` is entered where tensors are made."""
-    with case.during("model"):
-        return (_nemo if family == "nemo" else _hugging_face)(case, tensors)
 
 
 def run(
@@ -140,7 +136,7 @@ def _remembers(optimizer: torch.optim.Optimizer, model: nn.Module, tracer: Trace
             parameter.grad = None
             for value in optimizer.state[parameter].values():
                 if isinstance(value, torch.Tensor):
-                    place = Place(wildcard(name.rpartition(".")[0]))
+                    place = Place(plain(name.rpartition(".")[0]))
                     tracer.ledger.see(local(value), "before", place, OPTIMIZER)
 
 
@@ -181,41 +177,3 @@ def _optimizer(family: str, model: nn.Module, trace: StepTrace) -> torch.optim.O
 def vocabulary(model: nn.Module) -> int:
     """How many tokens the model knows."""
     return int(model.config.get_text_config().vocab_size)
-
-
-def _nemo(case: Case, tensors: AbstractContextManager[Any]) -> tuple[nn.Module, Any, Loss, str]:
-    from tpscope.frameworks.inside.nemo import Meshes, build
-
-    meshes = Meshes(case, case.request.layout)
-    model = build(case, str(case.folder), meshes, "meta", DTYPE)
-    with tensors:
-        model = meshes.apply(filled(model))
-    criterion = importlib.import_module(NEMO_LOSS).MaskedCrossEntropy()
-
-    def loss(model: nn.Module, ids: torch.Tensor, tracer: Tracer) -> torch.Tensor:
-        output = model(input_ids=ids)
-        logits = getattr(output, "logits", output)
-        tracer.enter("loss")
-        value = criterion(logits, ids)
-        return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-    return model, meshes.mesh, loss, type(criterion).__name__
-
-
-def _hugging_face(case: Case, tensors: AbstractContextManager[Any]) -> tuple[nn.Module, Any, Loss, str]:
-    asked = Asked(case.request.layout.tp)
-    model = hf_engine.build(str(case.folder), "meta", case.request.remote_code is not None, DTYPE)
-    config, mesh = hf_engine.prepare(case, type(model), asked)
-    with tensors:
-        model, _ = hf_engine.apply(case, filled(model), config, mesh, asked)
-    own = model.loss_function
-
-    def loss(model: nn.Module, ids: torch.Tensor, tracer: Tracer) -> torch.Tensor:
-        def entered(*arguments: Any, **options: Any) -> torch.Tensor:
-            tracer.enter("loss")
-            return own(*arguments, **options)
-
-        model.loss_function = entered
-        return model(input_ids=ids, labels=ids).loss
-
-    return model, mesh if hasattr(mesh, "mesh_dim_names") else None, loss, getattr(own, "__name__", "")

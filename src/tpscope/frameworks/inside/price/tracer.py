@@ -29,6 +29,7 @@ from tpscope.language.answer import TrailLine
 from tpscope.language.measured.price import Collective, Operation
 
 _Key = tuple[Any, ...]
+_WORLD = "world"
 _WAIT = torch.ops._c10d_functional.wait_tensor.default
 
 
@@ -123,6 +124,14 @@ class Tracer(TorchDispatchMode):
         for kernel in found:
             self._operations[self.phase, self.whereabouts.now().module, *kernel] += 1
 
+    def launched(self, name: str, read: list[torch.Tensor], written: list[torch.Tensor]) -> None:
+        """A kernel that is no operator of torch."""
+        moved = (sum(tensor.numel() * tensor.element_size() for tensor in some) for some in (read, written))
+        shapes = tuple(tuple(tensor.shape) for tensor in read)
+        dtype = str((written or read)[0].dtype).removeprefix("torch.")
+        key = (self.phase, self.whereabouts.now().module, name, shapes, dtype, 0, *moved, True)
+        self._operations[key] += 1
+
     def _collective(self, kind: str, group: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
         tensors = [*inputs, *outputs]
         payload = max(tensors, key=lambda tensor: tensor.numel() * tensor.element_size())
@@ -185,14 +194,22 @@ def axes_of(mesh: Any) -> dict[str, str]:
     if mesh is None or mesh.mesh_dim_names is None:
         return {dist.group.WORLD.group_name: "tp"}
     size = dist.get_world_size()
-    spanning = [params.axis(name) for name in mesh.mesh_dim_names if mesh.size(mesh.mesh_dim_names.index(name)) == size]
-    named = {dist.group.WORLD.group_name: spanning[0] if spanning else "world"}
+    spanning = [_axis(name) for name in mesh.mesh_dim_names if mesh.size(mesh.mesh_dim_names.index(name)) == size]
+    named = {dist.group.WORLD.group_name: spanning[0] if spanning else _WORLD}
     for name in mesh.mesh_dim_names:
-        named[mesh.get_group(name).group_name] = params.axis(name)
+        named[mesh.get_group(name).group_name] = _axis(name)
     root = getattr(mesh, "_get_root_mesh", lambda: mesh)()
     for name, flat in (getattr(root, "_flatten_mapping", None) or {}).items():
-        named.setdefault(flat.get_group().group_name, params.axis(name))
+        group = flat.get_group().group_name
+        if named.get(group, _WORLD) == _WORLD:
+            named[group] = _axis(name)
     return named
+
+
+def _axis(name: Any) -> str:
+    """An axis by the name that layouts have for it: transformers calls the one that it shards over by what it does."""
+    plain = params.axis(name)
+    return "dp_shard" if plain == "fsdp" else plain
 
 
 def head_of(model: nn.Module) -> str:

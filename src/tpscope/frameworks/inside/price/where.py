@@ -17,6 +17,7 @@ from torch.nn.modules import module as hooks
 from tpscope.language.plan import wildcard
 
 LOSS = "loss"
+_WRAPPER = "._checkpoint_wrapped_module"
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,22 @@ class Whereabouts:
     """Follows a forward through its modules.
 
     Autograd numbers the nodes of a forward in their order, and a backward node still has its number: the module that
-    was running when that number was given out is the one whose gradient is being computed.
+    was running when that number was given out is the one whose gradient is being computed. Modules that are called
+    while a gradient is computed run their forward again.
     """
 
     def __init__(self, model: nn.Module):
         self.layers = layers_of(model)
         self._places = {module: self._place(name) for name, module in model.named_modules()}
         self._stack: list[Place] = [OUTSIDE]
+        self._again: list[Place] = []
         self._from: list[int] = [0]
         self._place_from: list[Place] = [OUTSIDE]
         self.calls = 0
 
     def _place(self, name: str) -> Place:
         inside = re.match(re.escape(self.layers) + r"\.(\d+)(\.|$)", name) if self.layers else None
-        return Place(wildcard(name), int(inside[1]) if inside else None)
+        return Place(plain(name), int(inside[1]) if inside else None)
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -64,6 +67,8 @@ class Whereabouts:
 
     def now(self) -> Place:
         """The innermost module that is running, or whose gradient is being computed."""
+        if self._again:
+            return self._again[-1]
         node = torch._C._current_autograd_node()
         if node is None:
             return self._stack[-1]
@@ -81,10 +86,17 @@ class Whereabouts:
 
     def _enter(self, module: nn.Module, *_: Any) -> None:
         self.calls += 1
-        self._stack.append(self._places.get(module, self._stack[-1]))
+        stack = self._stack
+        if self._again or torch._C._current_autograd_node() is not None:
+            stack = self._again
+        stack.append(self._places.get(module, stack[-1] if stack else self._stack[-1]))
         self._mark()
 
     def _leave(self, module: nn.Module, *_: Any) -> None:
+        if self._again:
+            self._again.pop()
+            self._mark()
+            return
         # A loss that is computed inside the model's forward ends the step's forward before the model does.
         if len(self._stack) > 1:
             self._stack.pop()
@@ -92,7 +104,7 @@ class Whereabouts:
 
     def _mark(self) -> None:
         self._from.append(torch.autograd._get_sequence_nr())
-        self._place_from.append(self._stack[-1])
+        self._place_from.append((self._again or self._stack)[-1])
 
 
 def layers_of(model: nn.Module) -> str:
@@ -102,6 +114,11 @@ def layers_of(model: nn.Module) -> str:
         if found := re.match(r"(.+?)\.\d+\.", name):
             sizes[found[1]] += parameter.numel()
     return sizes.most_common(1)[0][0] if sizes else ""
+
+
+def plain(name: str) -> str:
+    """A module's name with `*` for numbers, without the wrapper that makes its activations again."""
+    return wildcard(name.replace(_WRAPPER, ""))
 
 
 class Span:

@@ -58,6 +58,40 @@ def overlay_environment(overlay: Overlay) -> Environment:
     return Environment(Path(sys.executable), path, overlay.sources, overlay.digest, overlay.declared)
 
 
+def _variables(environment: Environment, hash_seed: int) -> dict[str, str]:
+    """What a framework's process finds in its environment: nothing of ours, no network, no accelerator."""
+    keep = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TPSCOPE"))}
+    keep["PYTHONHASHSEED"] = str(hash_seed)
+    if environment.path:
+        keep["PYTHONPATH"] = os.pathsep.join(str(entry) for entry in environment.path)
+    keep.update(
+        HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="info", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false",
+        AXOLOTL_DO_NOT_TRACK="1", TRL_EXPERIMENTAL_SILENCE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1",
+        TORCHDYNAMO_DISABLE="1",
+        HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1", PYTHONUNBUFFERED="1",
+    )  # fmt: skip
+    return keep
+
+
+def once(environment: Environment, script: str, arguments: list[str], log: Path, seconds: float) -> int | str:
+    """Run one script of `inside/` to its end in a process group of its own. Returns its exit code, or "timeout"."""
+    flags = ["-S"] if environment.path else []
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [str(environment.python), "-W", "ignore", *flags, str(_INSIDE / script), *arguments],
+            stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+            env=_variables(environment, random.randrange(1, 2**32)), start_new_session=True,
+        )  # fmt: skip
+        try:
+            return process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return "timeout"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
 class Server:
     """One warm process of one framework, in a group of its own. Cases run in forks of it.
 
@@ -79,23 +113,10 @@ class Server:
             self._process = subprocess.Popen(
                 [str(environment.python), "-W", "ignore", *flags, str(_INSIDE / "__main__.py"), target.family.name],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                env=self._variables(environment), start_new_session=True,
+                env=_variables(environment, self.hash_seed), start_new_session=True,
             )  # fmt: skip
         self._listener = threading.Thread(target=self._listen, args=(replies,), daemon=True)
         self._listener.start()
-
-    def _variables(self, environment: Environment) -> dict[str, str]:
-        keep = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TPSCOPE"))}
-        keep["PYTHONHASHSEED"] = str(self.hash_seed)
-        if environment.path:
-            keep["PYTHONPATH"] = os.pathsep.join(str(entry) for entry in environment.path)
-        keep.update(
-            HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="info", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false",
-            AXOLOTL_DO_NOT_TRACK="1", TRL_EXPERIMENTAL_SILENCE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1",
-            TORCHDYNAMO_DISABLE="1",
-            HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1", PYTHONUNBUFFERED="1",
-        )  # fmt: skip
-        return keep
 
     def _listen(self, replies: queue.Queue[Reply]) -> None:
         assert self._process.stdout is not None

@@ -33,6 +33,10 @@ def _migrate_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callab
             bool, typer.Option("--strict", help="Exit with 1 unless every field is exact, renamed or derived.")
         ] = False,
         force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+        compare: Annotated[
+            bool,
+            typer.Option("--compare", help="Also compare plans, what trains, optimizer and rates, by both frameworks."),
+        ] = False,
         prove: Annotated[
             bool, typer.Option("--prove", help="Also prove both files' training on this machine: a minute.")
         ] = False,
@@ -53,7 +57,7 @@ def _migrate_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callab
         from tpscope.render import document
         from tpscope.render import migrate as page
 
-        asked = Asked(config, to, out, target, world, samples, force, prove, not no_check, fresh)
+        asked = Asked(config, to, out, target, world, samples, force, compare, prove, not no_check, fresh)
         with progress() as say:
             result = run(asked, say)
         files = {markdown: page.markdown(result)} if markdown else {}

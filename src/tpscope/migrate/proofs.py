@@ -13,7 +13,6 @@ from tpscope.check.run import check
 from tpscope.errors import NoFramework, UserError
 from tpscope.language.verdict import Verdict
 from tpscope.migrate.checks import Side
-from tpscope.migrate.rates import compared
 from tpscope.migrate.result import Check, Migration, Standing
 
 Say = Callable[[str, str], None]
@@ -44,7 +43,7 @@ def proven(source: Side, target: Side, result: Migration, say: Say, fresh: bool)
     why = "each is equal to the whole model on the same weights and batch" if same else "what is wrong stands beside it"
     standing = Standing.OK if same else Standing.UNCHECKED if open_ else Standing.TOLD
     first, second = verdicts
-    return [Check("both train the same model", standing, why, first, second), *found, compared([source, target], say)]
+    return [Check("both train the same model", standing, why, first, second), *found]
 
 
 def _told(answer: Checked, side: Side) -> list[Check]:

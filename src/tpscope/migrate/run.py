@@ -10,7 +10,7 @@ from pathlib import Path
 from tpscope.errors import NoFramework, UserError
 from tpscope.frameworks import registry
 from tpscope.frameworks.registry import Target
-from tpscope.migrate import checks, evidence, proofs, write
+from tpscope.migrate import answers, checks, evidence, placed, proofs, steps, trained, write
 from tpscope.migrate.convert import OTHER, convert, ranks_of
 from tpscope.migrate.job import TITLE, Draft, Ranks
 from tpscope.migrate.result import Check, Migration, Standing
@@ -32,6 +32,7 @@ class Asked:
     world: int | None = None
     samples: int | None = None
     force: bool = False
+    compare: bool = False
     prove: bool = False
     check: bool = True
     fresh: bool = False
@@ -87,11 +88,19 @@ def _look(
     result.checks += checks.meaning(before, after, ranks)
     if spec is None:
         result.checks.append(Check("pitfalls", Standing.UNCHECKED, why))
-    for side in (before, after):
-        result.checks += checks.pitfalls(side, spec, world)
+    for side, standing in ((before, Standing.TOLD), (after, Standing.WARNING)):
+        result.checks += checks.pitfalls(side, spec, world, standing)
         for shim in side.answer.shims if side.answer else ():
             if shim not in result.shims:
                 result.shims.append(shim)
+    if (asked.compare or asked.prove) and spec is not None:
+        length = answers.steps_of(before, ranks, asked.samples)
+        found = answers.asked([before, after], spec, world, length, say, asked.fresh)
+        result.checks += [*placed.compared(found), *trained.compared(found)]
+        for one in found:
+            result.shims += [shim for shim in one.shims if shim not in result.shims]
+    if asked.prove and spec is not None:
+        result.checks += steps.stepped([before, after], spec, world, say, asked.fresh)
     if asked.prove:
         result.checks += proofs.proven(before, after, result, say, asked.fresh)
 
@@ -129,4 +138,5 @@ def command(asked: Asked, target: Target) -> str:
     words += [f"--target {asked.target}"] if asked.target else []
     words += [f"--world {asked.world}"] if asked.world else []
     words += [f"--samples {asked.samples}"] if asked.samples else []
+    words += ["--compare"] if asked.compare and not asked.prove else []
     return " ".join(words + (["--prove"] if asked.prove else []))

@@ -25,6 +25,7 @@ def _migrate_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callab
             str | None, typer.Option("-o", "--out", help="Write the YAML here (- for standard output, alone).")
         ] = None,
         target: Annotated[str | None, typer.Option(help="The version to write for, as nemo@0.7.0.")] = None,
+        source: Annotated[str | None, typer.Option(help="The version that INPUT is for, as axolotl@0.16.0.")] = None,
         world: Annotated[int | None, typer.Option(min=1, help="Ranks that you will start.")] = None,
         samples: Annotated[
             int | None, typer.Option(min=1, help="Samples in the training data, which turn shares into steps.")
@@ -57,7 +58,7 @@ def _migrate_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callab
         from tpscope.render import document
         from tpscope.render import migrate as page
 
-        asked = Asked(config, to, out, target, world, samples, force, compare, prove, not no_check, fresh)
+        asked = Asked(config, to, out, target, source, world, samples, force, compare, prove, not no_check, fresh)
         with progress() as say:
             result = run(asked, say)
         files = {markdown: page.markdown(result)} if markdown else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from tpscope.compare.differences import find, joined, short, some
-from tpscope.compare.join import canonical
+from tpscope.compare.join import canonical, spelt
 from tpscope.language.answer import FrameworkAnswer, ParameterRow
 from tpscope.language.verdict import Severity, Status
 from tpscope.migrate.answers import Answers
@@ -67,15 +67,7 @@ def _trainable(left: FrameworkAnswer, right: FrameworkAnswer) -> Check:
 
 def _shapes(column: FrameworkAnswer) -> dict[str, tuple[int, ...]]:
     """Shape by name, layers spelt out: their number counts."""
-    return {_joined(row.name): tuple(row.shape) for row in column.parameters if row.trainable}
-
-
-def _joined(name: str) -> str:
-    """A name as `canonical` joins it, with its numbers."""
-    wild, numbers = canonical(name), [part for part in name.split(".") if part.isdigit()]
-    for number in numbers:
-        wild = wild.replace("*", number, 1)
-    return wild
+    return {spelt(row.name): tuple(row.shape) for row in column.parameters if row.trainable}
 
 
 def _kinds(names: list[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tpscope.errors import NoFramework, UserError
 from tpscope.frameworks import registry
 from tpscope.frameworks.registry import Target
-from tpscope.migrate import answers, checks, evidence, placed, proofs, steps, trained, write
+from tpscope.migrate import answers, checks, evidence, placed, proofs, trained, write
 from tpscope.migrate.convert import OTHER, convert, ranks_of
 from tpscope.migrate.job import TITLE, Draft, Ranks
 from tpscope.migrate.result import Check, Migration, Standing
@@ -29,6 +29,7 @@ class Asked:
     to: str | None = None
     out: str | None = None
     target: str | None = None
+    source: str | None = None
     world: int | None = None
     samples: int | None = None
     force: bool = False
@@ -43,7 +44,7 @@ def migrate(asked: Asked, say: Say = lambda kind, text: None) -> Migration:
     started = time.monotonic()
     source = read(asked.path)
     target = _target(asked, source)
-    own = registry.parse(DEFAULT[source.kind])
+    own = _own(asked, source)
     if asked.out not in (None, "-"):
         write.may(Path(asked.out or ""), asked.force)
     ranks = ranks_of(source, asked.world)
@@ -100,9 +101,7 @@ def _look(
         for one in found:
             result.shims += [shim for shim in one.shims if shim not in result.shims]
     if asked.prove and spec is not None:
-        result.checks += steps.stepped([before, after], spec, world, say, asked.fresh)
-    if asked.prove:
-        result.checks += proofs.proven(before, after, result, say, asked.fresh)
+        result.checks += proofs.proven([before, after], spec, world, say, asked.fresh)
 
 
 def _target(asked: Asked, source: Source) -> Target:
@@ -116,6 +115,15 @@ def _target(asked: Asked, source: Source) -> Target:
     if target.family.name != to:
         raise UserError(f"--target {target.id}: {asked.path} moves to {TITLE[to]}; write --target {DEFAULT[to]}")
     return target
+
+
+def _own(asked: Asked, source: Source) -> Target:
+    """The version that the input is for. Raises UserError where that is another framework's."""
+    own = registry.parse(asked.source or DEFAULT[source.kind])
+    if own.family.name != source.kind:
+        usual = DEFAULT[source.kind]
+        raise UserError(f"--source {own.id}: {asked.path} is written for {TITLE[source.kind]}; write --source {usual}")
+    return own
 
 
 def _there(draft: Draft, target: Target) -> None:
@@ -136,6 +144,7 @@ def command(asked: Asked, target: Target) -> str:
     """The command that asks the same again."""
     words = [f"tpscope migrate {asked.path} --to {target.family.name}"]
     words += [f"--target {asked.target}"] if asked.target else []
+    words += [f"--source {asked.source}"] if asked.source else []
     words += [f"--world {asked.world}"] if asked.world else []
     words += [f"--samples {asked.samples}"] if asked.samples else []
     words += ["--compare"] if asked.compare and not asked.prove else []

@@ -28,7 +28,10 @@ def _migrate_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callab
         source: Annotated[str | None, typer.Option(help="The version that INPUT is for, as axolotl@0.16.0.")] = None,
         world: Annotated[int | None, typer.Option(min=1, help="Ranks that you will start.")] = None,
         samples: Annotated[
-            int | None, typer.Option(min=1, help="Samples in the training data, which turn shares into steps.")
+            int | None,
+            typer.Option(
+                min=1, help="Samples in the data, those for validation among them; they turn shares into steps."
+            ),
         ] = None,
         strict: Annotated[
             bool, typer.Option("--strict", help="Exit with 1 unless every field is exact, renamed or derived.")

@@ -21,7 +21,7 @@ from tpscope.language.layout import Layout
 from tpscope.language.measured.trained import Trained
 from tpscope.language.verdict import Status
 from tpscope.migrate.checks import Side, fitted, intent
-from tpscope.migrate.facts import facts
+from tpscope.migrate.facts import facts, trained_on
 from tpscope.migrate.job import Ranks
 from tpscope.migrate.rows import row_of
 from tpscope.migrate.source import number, stated
@@ -79,9 +79,10 @@ def steps_of(side: Side, ranks: Ranks, samples: int | None) -> int:
     most, epochs = (number(stated(side.data, key)) for key in _LENGTH[side.kind])
     found = [most] if isinstance(most, int) and most > 0 else []
     each = facts(side.kind, side.data, ranks)["samples per step"]
-    if samples and each:
+    one_epoch = trained_on(side.kind, side.data, samples)
+    if one_epoch and each:
         default = 10 if side.kind == "nemo" else 1
-        found.append(math.ceil(samples / each * float(epochs or default)))
+        found.append(math.ceil(one_epoch / each * float(epochs or default)))
     return min([*found, LONGEST]) if found else STEPS
 
 

@@ -11,6 +11,7 @@ import yaml
 from generated import MAKE
 
 from tpscope.migrate.convert import convert, ranks_of
+from tpscope.migrate.result import Verdict
 from tpscope.migrate.source import number, read, stated
 from tpscope.migrate.write import text_of
 
@@ -57,6 +58,8 @@ def test_there_and_back_keeps_every_field_that_is_reported_as_kept(kind, block, 
 
 def _implied(field, source, returned):
     """True where the field asks for nothing, or for what its framework does where it is not said."""
+    if field.verdict is Verdict.EXACT and not field.target:
+        return True
     value = number(source.get(field.source))
     usual = USUAL.get(source.kind, {}).get(field.source, ())
     asked = value in (None, False) or value in usual or str(value) in map(str, usual)

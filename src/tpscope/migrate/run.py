@@ -13,7 +13,7 @@ from tpscope.frameworks.registry import Target
 from tpscope.migrate import answers, checks, evidence, placed, proofs, trained, write
 from tpscope.migrate.convert import OTHER, convert, ranks_of
 from tpscope.migrate.job import TITLE, Draft, Ranks
-from tpscope.migrate.result import Check, Migration, Standing
+from tpscope.migrate.result import Check, Migration, Standing, Verdict
 from tpscope.migrate.rows import PACKAGE
 from tpscope.migrate.source import Source, plain_of, read
 
@@ -127,17 +127,27 @@ def _own(asked: Asked, source: Source) -> Target:
 
 
 def _there(draft: Draft, target: Target) -> None:
-    """Raises UserError for a version whose source does not know a key that is written."""
+    """Leave out defaults that a version has no key for, and say so.
+
+    Raises UserError for a version whose source does not know a key that the input asks for.
+    """
     root = evidence.root_of(target)
     if root is None or target.id == DEFAULT[draft.to]:
         return
-    names = {path.rpartition(".")[2]: path for path in draft.written}
-    if missing := evidence.unread(set(names), root, PACKAGE[draft.to]):
-        shown = ", ".join(names[name] for name in missing[:4])
+    names = {path.rpartition(".")[2] for path in draft.written}
+    missing = evidence.unread(names, root, PACKAGE[draft.to])
+    gone = [item for path, item in draft.written.items() if path.rpartition(".")[2] in missing]
+    if asked := [item.path for item in gone if item.leaf is not None]:
         raise UserError(
-            f"{target.id} has no {shown}: its source does not know the name{'s' if len(missing) > 1 else ''}; "
-            f"take --target {DEFAULT[draft.to]}, or leave out of the input what asks for it"
+            f"{target.id} has no {', '.join(asked[:4])}: its source does not know the "
+            f"name{'s' if len(asked) > 1 else ''}; take --target {DEFAULT[draft.to]}, or leave out of the input what asks for it"
         )
+    for item in gone:
+        del draft.written[item.path]
+        for field in draft.fields:
+            if field.target == item.path:
+                field.target, field.verdict = "", Verdict.DROPPED
+                field.reason = f"{target.id} has no {item.path}, which would be {item.value}: {field.reason}"
 
 
 def command(asked: Asked, target: Target) -> str:

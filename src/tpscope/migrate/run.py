@@ -140,7 +140,8 @@ def _there(draft: Draft, target: Target) -> None:
     if asked := [item.path for item in gone if item.leaf is not None]:
         raise UserError(
             f"{target.id} has no {', '.join(asked[:4])}: its source does not know the "
-            f"name{'s' if len(asked) > 1 else ''}; take --target {DEFAULT[draft.to]}, or leave out of the input what asks for it"
+            f"name{'s' if len(asked) > 1 else ''}; take --target {DEFAULT[draft.to]}, or leave out of the input what "
+            "asks for it"
         )
     for item in gone:
         del draft.written[item.path]

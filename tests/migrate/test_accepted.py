@@ -12,7 +12,7 @@ from tpscope.migrate.checks import other_branch
 from tpscope.migrate.convert import OTHER
 from tpscope.migrate.source import read
 
-EVERY = 1 if os.environ.get("TPSCOPE_SWEEP") else 9
+EVERY = 1 if os.environ.get("TPSCOPE_SWEEP") else 3
 # What is here no fault of the output: what only a GPU machine has.
 HERE = ("in this environment", "is not installed", "No module named")
 

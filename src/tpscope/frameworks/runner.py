@@ -31,7 +31,7 @@ from tpscope.language.proof import ProofAnswer, ProofRequest
 from tpscope.language.verdict import Status
 
 SECONDS = 300.0
-_INSIDE = Path(tpscope.__file__).parent / "frameworks" / "inside"
+INSIDE = Path(tpscope.__file__).parent / "frameworks" / "inside"
 _ANSWER = TypeAdapter(FrameworkAnswer)
 _PROOF = TypeAdapter(ProofAnswer)
 _EXPERIMENT = TypeAdapter(ExperimentAnswer)
@@ -58,7 +58,7 @@ def overlay_environment(overlay: Overlay) -> Environment:
     return Environment(Path(sys.executable), path, overlay.sources, overlay.digest, overlay.declared)
 
 
-def _variables(environment: Environment, hash_seed: int) -> dict[str, str]:
+def variables(environment: Environment, hash_seed: int) -> dict[str, str]:
     """What a framework's process finds in its environment: nothing of ours, no network, no accelerator."""
     keep = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TPSCOPE"))}
     keep["PYTHONHASHSEED"] = str(hash_seed)
@@ -71,25 +71,6 @@ def _variables(environment: Environment, hash_seed: int) -> dict[str, str]:
         HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1", PYTHONUNBUFFERED="1",
     )  # fmt: skip
     return keep
-
-
-def once(environment: Environment, script: str, arguments: list[str], log: Path, seconds: float) -> int | str:
-    """Run one script of `inside/` to its end in a process group of its own. Returns its exit code, or "timeout"."""
-    flags = ["-S"] if environment.path else []
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [str(environment.python), "-W", "ignore", *flags, str(_INSIDE / script), *arguments],
-            stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-            env=_variables(environment, random.randrange(1, 2**32)), start_new_session=True,
-        )  # fmt: skip
-        try:
-            return process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return "timeout"
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 class Server:
@@ -111,9 +92,9 @@ class Server:
         flags = ["-S"] if environment.path else []
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [str(environment.python), "-W", "ignore", *flags, str(_INSIDE / "__main__.py"), target.family.name],
+                [str(environment.python), "-W", "ignore", *flags, str(INSIDE / "__main__.py"), target.family.name],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                env=_variables(environment, self.hash_seed), start_new_session=True,
+                env=variables(environment, self.hash_seed), start_new_session=True,
             )  # fmt: skip
         self._listener = threading.Thread(target=self._listen, args=(replies,), daemon=True)
         self._listener.start()
@@ -242,7 +223,7 @@ class Worker:
 @cache
 def inside_digest(patterns: tuple[str, ...] = _COMPARES) -> str:
     """Names the code that runs inside: an answer of other code is not reused."""
-    inside = [file for pattern in patterns for file in _INSIDE.glob(pattern)]
+    inside = [file for pattern in patterns for file in INSIDE.glob(pattern)]
     files = sorted([*inside, *(Path(tpscope.__file__).parent / "language").glob("*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 

@@ -10,8 +10,10 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import signal
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from filelock import FileLock
 
 from tpscope.frameworks.base import cache_root
 from tpscope.frameworks.registry import Target
-from tpscope.frameworks.runner import Environment, inside_digest, once
+from tpscope.frameworks.runner import INSIDE, Environment, inside_digest, variables
 
 IDLE = 600.0
 _SCRIPT = "reading/__main__.py"
@@ -50,6 +52,25 @@ def ready(target: Target, environment: Environment) -> socket.socket | None:
         arguments = [target.family.name, _kept(environment), str(address), str(idle)]
         once(environment, _SCRIPT, arguments, address.with_suffix(".log"), _IMPORTS)
         return _line(address)
+
+
+def once(environment: Environment, script: str, arguments: list[str], log: Path, seconds: float) -> int | str:
+    """Run one script of `inside/` to its end in a process group of its own. Returns its exit code, or "timeout"."""
+    flags = ["-S"] if environment.path else []
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [str(environment.python), "-W", "ignore", *flags, str(INSIDE / script), *arguments],
+            stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+            env=variables(environment, random.randrange(1, 2**32)), start_new_session=True,
+        )  # fmt: skip
+        try:
+            return process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return "timeout"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def _idle() -> float:

@@ -89,6 +89,8 @@ def _serve(family: str, problem: str | None, address: str, idle: float) -> None:
     if os.fork():
         os._exit(0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # Whoever started us may want to remove the folder it was in.
+    os.chdir("/")
     while True:
         try:
             asked, _ = waiting.accept()

@@ -42,7 +42,7 @@ def _migrate_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callab
             typer.Option("--compare", help="Also compare plans, what trains, optimizer and rates, by both frameworks."),
         ] = False,
         prove: Annotated[
-            bool, typer.Option("--prove", help="Also prove both files' training on this machine: a minute.")
+            bool, typer.Option("--prove", help="That, and prove both files' training on this machine: minutes.")
         ] = False,
         no_check: Annotated[
             bool, typer.Option("--no-check", help="Convert alone; ask neither framework about the result.")

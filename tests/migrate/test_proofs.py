@@ -63,7 +63,9 @@ def test_two_right_sides_are_equal_by_the_same_lengths(told):
     checks, asked = told(sides())
     assert {check.standing for check in checks} == {Standing.OK}
     assert "1 parameters by the same lengths" in checks[1].sentence
-    assert asked[-1] == "axolotl clip+lora+step"
+    assert asked == [
+        f"{side} {name}" for side in ("nemo", "axolotl") for name in ("lora", "clip+lora", "clip+lora+step")
+    ]
 
 
 def test_other_lengths_are_told(told):

@@ -186,3 +186,18 @@ def test_what_is_commented_out_keeps_its_indentation(tmp_path):
         {key: item for key, item in AXOLOTL.items() if key != "base_model"}
     )
     assert "# - path: old\n#   type: alpaca\nseed: 3" in moved(text, tmp_path)[0]
+
+
+@pytest.mark.parametrize(("form", "written"), [("torch_save", None), ("safetensors", True)])
+def test_a_format_that_axolotl_refuses_is_not_written(form, written, tmp_path):
+    text, draft, _ = moved(NEMO | {"checkpoint": {"model_save_format": form}}, tmp_path)
+    assert value(text, "save_safetensors") is written
+    assert verdict(draft, "checkpoint.model_save_format").kept is (written is not None)
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_ligers_norm_is_left_out_under_tensor_parallelism(tp, tmp_path):
+    recipe = NEMO | {"model": {**NEMO["model"], "use_liger_kernel": True}, "distributed": {"tp_size": tp}}
+    text, _, _ = moved(recipe, tmp_path)
+    assert value(text, "liger_rms_norm") is (None if tp > 1 else True)
+    assert value(text, "liger_glu_activation") is True

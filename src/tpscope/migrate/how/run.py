@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tpscope.migrate.how import simple
 from tpscope.migrate.how.schedule import steps_of_epoch
 from tpscope.migrate.job import Job
 from tpscope.migrate.result import Verdict
@@ -160,6 +161,16 @@ def resume_to_axolotl(job: Job) -> None:
 def _resume(job: Job, path: str) -> None:
     why = "a checkpoint holds optimizer and data state in its own framework's layout: export the weights and start anew"
     job.lose(path, why, Verdict.NEEDS_YOU)
+
+
+def format_to_axolotl(job: Job) -> None:
+    """`checkpoint.model_save_format`: with transformers 5 Axolotl refuses any other than safetensors."""
+    path = "checkpoint.model_save_format"
+    if job.get(path) == "torch_save":
+        job.lose(path, "Axolotl with transformers 5 writes safetensors only: the same weights in another file",
+                 Verdict.APPROXIMATED)  # fmt: skip
+    else:
+        simple.table(job)
 
 
 def timeout_to_nemo(job: Job) -> None:

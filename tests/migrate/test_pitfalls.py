@@ -4,7 +4,8 @@ import pytest
 
 from tpscope.frameworks import registry
 from tpscope.language.keys import KeysAnswer
-from tpscope.migrate.checks import Side, pitfalls
+from tpscope.migrate.checks import Side, meaning, pitfalls
+from tpscope.migrate.job import Ranks
 from tpscope.migrate.result import Standing
 from tpscope.models.catalog import by_name
 
@@ -37,3 +38,11 @@ def test_lora_under_tp_is_warned_of_and_full_training_is_not():
 def test_a_refusal_fails_where_the_user_goes_and_is_told_of_what_stays_behind(standing, tied):
     found = [check.standing for check in said(2, TIED, standing) if "ties its embeddings" in check.sentence]
     assert found == [tied]
+
+
+@pytest.mark.parametrize(("mesh", "same"), [({}, True), ({"dp_shard": 4, "tp": 1}, True), ({"dp_shard": 2}, False)])
+def test_copies_without_a_mesh_are_data_ranks(mesh, same):
+    pair = [Side("axolotl", registry.parse("axolotl@0.19.0"), DATA, "in", KeysAnswer("a", mesh={"dp_shard": 4})),
+            Side("nemo", registry.parse("nemo@0.7.0"), {}, "out", KeysAnswer("n", mesh=mesh))]  # fmt: skip
+    (check,) = [item for item in meaning(*pair, Ranks(4, data=4)) if item.name == "mesh"]
+    assert (check.standing is Standing.OK) is same

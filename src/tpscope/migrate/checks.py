@@ -108,17 +108,19 @@ def meaning(source: Side, target: Side, ranks: Ranks) -> list[Check]:
         else:
             standing = Standing.OK if left == right else Standing.FAILED
             checks.append(Check(name, standing, "" if left == right else "both files should say the same", left, right))
-    left, right = (_axes(side.answer.mesh) if side.answer else None for side in (source, target))
+    left, right = (_axes(side.answer.mesh, ranks) if side.answer else None for side in (source, target))
     if left is not None and right is not None:
         why = "" if left == right else "the frameworks lay the ranks out differently"
         checks.append(Check("mesh", Standing.TOLD if why else Standing.OK, why, left, right))
     return checks
 
 
-def _axes(mesh: dict[str, int] | None) -> dict[str, int] | None:
-    """A mesh in both frameworks' terms: data ranks (copies and shards), tp, cp, pp."""
+def _axes(mesh: dict[str, int] | None, ranks: Ranks) -> dict[str, int] | None:
+    """A mesh in both frameworks' terms: data ranks (copies and shards), tp, cp, pp. DDP has copies and no mesh."""
     if mesh is None:
         return None
+    if not mesh:
+        mesh = {"dp": ranks.world or 1}
     data = 1
     for axis in ("dp_replicate", "dp_shard"):
         data *= mesh.get(axis, 1)

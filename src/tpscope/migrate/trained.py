@@ -34,7 +34,7 @@ def _samples(left: Trained, right: Trained) -> Check:
 
 
 def _optimizer(left: Trained, right: Trained) -> list[Check]:
-    before, after = (side.optimizer.rpartition(".")[2] for side in (left, right))
+    before, after = (_named(side.optimizer) for side in (left, right))
     keys = [key for key in left.arguments if key in right.arguments]
     unlike = [key for key in keys if not _same(left.arguments[key], right.arguments[key])]
     meant = [key for key in unlike if key not in _SPEED]
@@ -44,11 +44,19 @@ def _optimizer(left: Trained, right: Trained) -> list[Check]:
     }
     words = [f"{key} {_shown(left.arguments[key])} | {_shown(right.arguments[key])}" for key in unlike]
     words += [f"only {side} has {', '.join(keys)}" for side, keys in alone.items() if keys]
+    if left.optimizer != right.optimizer:
+        words.insert(0, "another class")
     same = left.optimizer == right.optimizer and not meant and not any(alone.values())
-    why = "; ".join(words) or ("the same class and arguments" if same else "another class")
+    why = "; ".join(words) or "the same class and arguments"
     if same and unlike:
         why = f"the same class and arguments but for its kernels: {why}"
     return [Check("optimizer", Standing.OK if same else Standing.TOLD, why, before, after)]
+
+
+def _named(optimizer: str) -> str:
+    """A class by its name, with its package where that is not torch."""
+    package, name = optimizer.partition(".")[0], optimizer.rpartition(".")[2]
+    return name if package == "torch" else f"{package} {name}"
 
 
 def _same(one: Any, two: Any) -> bool:

@@ -25,16 +25,24 @@ def _migrate_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callab
             str | None, typer.Option("-o", "--out", help="Write the YAML here (- for standard output, alone).")
         ] = None,
         target: Annotated[str | None, typer.Option(help="The version to write for, as nemo@0.7.0.")] = None,
+        source: Annotated[str | None, typer.Option(help="The version that INPUT is for, as axolotl@0.16.0.")] = None,
         world: Annotated[int | None, typer.Option(min=1, help="Ranks that you will start.")] = None,
         samples: Annotated[
-            int | None, typer.Option(min=1, help="Samples in the training data, which turn shares into steps.")
+            int | None,
+            typer.Option(
+                min=1, help="Samples in the data, those for validation among them; they turn shares into steps."
+            ),
         ] = None,
         strict: Annotated[
             bool, typer.Option("--strict", help="Exit with 1 unless every field is exact, renamed or derived.")
         ] = False,
         force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+        compare: Annotated[
+            bool,
+            typer.Option("--compare", help="Also compare plans, what trains, optimizer and rates, by both frameworks."),
+        ] = False,
         prove: Annotated[
-            bool, typer.Option("--prove", help="Also prove both files' training on this machine: a minute.")
+            bool, typer.Option("--prove", help="That, and prove both files' training on this machine: minutes.")
         ] = False,
         no_check: Annotated[
             bool, typer.Option("--no-check", help="Convert alone; ask neither framework about the result.")
@@ -53,7 +61,7 @@ def _migrate_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callab
         from tpscope.render import document
         from tpscope.render import migrate as page
 
-        asked = Asked(config, to, out, target, world, samples, force, prove, not no_check, fresh)
+        asked = Asked(config, to, out, target, source, world, samples, force, compare, prove, not no_check, fresh)
         with progress() as say:
             result = run(asked, say)
         files = {markdown: page.markdown(result)} if markdown else {}

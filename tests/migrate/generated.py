@@ -27,9 +27,15 @@ AXOLOTL_MAYBE = {
     "context_parallel_size": [1, 2], "bfloat16": [True], "revision_of_model": ["main"],
     "val_set_size": [0.05, 0.1, 100],
     "fp8": [True], "reinit_weights": [True], "tokenizer_config": ["our/tokenizer"],
+    "sample_packing": [True, False], "pad_to_sequence_len": [True], "eval_steps": [25, 100], "eval_batch_size": [1, 4],
+    "cosine_min_lr_ratio": [0.1], "saves_per_epoch": [1], "evals_per_epoch": [1], "early_stopping_patience": [3],
+    "deepspeed": ["zero3.json"], "liger_rope": [True], "cut_cross_entropy": [True], "tf32": [True],
+    "resume_from_checkpoint": ["old"], "auto_resume_from_checkpoints": [True], "hub_model_id": ["team/model"],
+    "dataset_prepared_path": ["prepared"], "use_tensorboard": [True],
 }  # fmt: skip
 _LORA = {"lora_r": [8, 16], "lora_alpha": [16, 32], "lora_dropout": [0.0, 0.05],
          "lora_target_modules": [["q_proj", "v_proj"], ["o_proj"], ".*_proj"]}  # fmt: skip
+_LORA_MAYBE = {"peft_use_dora": [True], "lora_mlp_kernel": [True], "load_in_4bit": [True]}
 
 
 def axolotl(seed):
@@ -40,7 +46,11 @@ def axolotl(seed):
     if draw.random() < 0.5:
         data["adapter"] = "lora"
         data |= {key: draw.choice(values) for key, values in _LORA.items()}
+        data |= {key: draw.choice(values) for key, values in _LORA_MAYBE.items() if draw.random() < 0.25}
+        # PEFT's LoRA over 4-bit weights is what Axolotl calls qlora.
+        data["adapter"] = "qlora" if data.get("load_in_4bit") else "lora"
     if draw.random() < 0.4:
+        data.pop("deepspeed", None)
         data |= {"fsdp_version": 2, "fsdp_config": {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
         data["fsdp_config"]["reshard_after_forward"] = draw.choice([True, False])
         if draw.random() < 0.5:
@@ -76,6 +86,12 @@ NEMO = {
     "dataloader.num_workers": [2], "dataloader.pin_memory": [True], "compile.enabled": [True, False],
     "compile.backend": ["inductor"], "neftune.noise_alpha": [5.0], "fp8.enabled": [True], "seed": [1, 42],
     "dist_env.timeout_minutes": [5, 30], "mlflow.run_name": ["one"], "dataset.seq_length": [512],
+    "dataset.truncation": [True], "dataset.padding": ["max_length"], "packed_sequence.packed_sequence_size": [0, 1024],
+    "packed_sequence.packing_strategy": ["neat"], "step_scheduler.val_every_steps": [10],
+    "checkpoint.save_consolidated": [True], "checkpoint.restore_from": ["LATEST", "old"],
+    "distributed.sequence_parallel": [True, False], "distributed.dp_replicate_size": [1, 2],
+    "distributed.offload_policy._target_": ["torch.distributed.fsdp.CPUOffloadPolicy"],
+    "quantization.load_in_4bit": [True], "freeze_config.freeze_embeddings": [True], "wandb.mode": ["offline"],
 }  # fmt: skip
 
 

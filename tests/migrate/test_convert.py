@@ -144,3 +144,60 @@ def test_the_seed_that_nothing_reads_is_told(tmp_path):
     text, draft, _ = moved(NEMO | {"rng": {"seed": 1111}}, tmp_path)
     assert verdict(draft, "rng.seed") is Verdict.APPROXIMATED
     assert value(text, "seed") == 1111
+
+
+def test_a_file_begins_with_what_it_is_and_each_section_with_its_class(tmp_path):
+    there = plain_of(moved(AXOLOTL | {"weight_decay": 0.1}, tmp_path)[0])
+    assert next(iter(there)) == "recipe"
+    assert {
+        next(iter(section)) for section in there.values() if isinstance(section, dict) and "_target_" in section
+    } == {"_target_"}
+    assert next(iter(plain_of(moved(NEMO, tmp_path)[0]))) == "base_model"
+
+
+def test_what_the_input_does_not_have_stands_with_its_like(tmp_path):
+    names = list(plain_of(moved(NEMO | {"seed": 1}, tmp_path)[0]))
+    assert names.index("fsdp_config") == names.index("fsdp_version") + 1
+    assert names.index("learning_rate") < names.index("seed")
+
+
+def test_what_is_lost_for_one_reason_is_told_once(tmp_path):
+    lost = {"fsdp_version": 2, "fsdp_config": {"state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": True}}
+    text, _, _ = moved(AXOLOTL | lost, tmp_path)
+    assert "dropped: fsdp_config.cpu_ram_efficient_loading, fsdp_config.state_dict_type: how FSDP" in text
+
+
+def test_no_validation_is_no_loss(tmp_path):
+    assert verdict(moved(AXOLOTL | {"val_set_size": 0}, tmp_path)[1], "val_set_size") is Verdict.EXACT
+    assert verdict(moved(AXOLOTL | {"val_set_size": 0.1}, tmp_path)[1], "val_set_size") is Verdict.APPROXIMATED
+
+
+def test_steps_of_an_epoch_leave_out_what_is_kept_and_are_not_known_of_packs(tmp_path):
+    config = AXOLOTL | {"evals_per_epoch": 2, "val_set_size": 0.5}
+    # 6400 samples, half of them to train on, 64 a step: 50 steps an epoch.
+    assert value(moved(config, tmp_path, samples=6400)[0], "step_scheduler.val_every_steps") == 25
+    packed = moved(config | {"sample_packing": True}, tmp_path, samples=6400)
+    assert value(packed[0], "step_scheduler.val_every_steps") is None
+    assert verdict(packed[1], "evals_per_epoch") is Verdict.NEEDS_YOU
+
+
+def test_what_is_commented_out_keeps_its_indentation(tmp_path):
+    text = "base_model: a/b\n# - path: old\n#   type: alpaca\nseed: 3\n" + yaml.safe_dump(
+        {key: item for key, item in AXOLOTL.items() if key != "base_model"}
+    )
+    assert "# - path: old\n#   type: alpaca\nseed: 3" in moved(text, tmp_path)[0]
+
+
+@pytest.mark.parametrize(("form", "written"), [("torch_save", None), ("safetensors", True)])
+def test_a_format_that_axolotl_refuses_is_not_written(form, written, tmp_path):
+    text, draft, _ = moved(NEMO | {"checkpoint": {"model_save_format": form}}, tmp_path)
+    assert value(text, "save_safetensors") is written
+    assert verdict(draft, "checkpoint.model_save_format").kept is (written is not None)
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_ligers_norm_is_left_out_under_tensor_parallelism(tp, tmp_path):
+    recipe = NEMO | {"model": {**NEMO["model"], "use_liger_kernel": True}, "distributed": {"tp_size": tp}}
+    text, _, _ = moved(recipe, tmp_path)
+    assert value(text, "liger_rms_norm") is (None if tp > 1 else True)
+    assert value(text, "liger_glu_activation") is True

@@ -47,6 +47,7 @@ def test_bad_input_is_one_sentence_and_leaves_no_output(text, words, tmp_path):
     ("arguments", "words"),
     [
         (["tests/data"], "directory"),
+        ([GOOD, "--source", "nemo@0.7.0", "--world", 2], "--source axolotl@0.19.0"),
         (["nowhere.yml"], "does not exist"),
         ([GOOD, "--to", "axolotl", "--world", 2], "already"),
         ([GOOD, "--to", "torchtitan"], "nemo or axolotl"),
@@ -61,12 +62,19 @@ def test_a_mistake_on_the_command_line_is_one_sentence(arguments, words):
 
 
 @pytest.mark.frameworks
-@pytest.mark.frameworks
-def test_a_version_without_a_feature_is_named():
+def test_a_version_without_a_feature_is_named(tmp_path):
+    """What the input asks for is an error; a default that would be written out is left out, and told."""
     overlay.ensure(registry.parse("nemo@0.2.0"), print)
-    done = run(GOOD, "--world", 2, "--target", "nemo@0.2.0", "--no-check")
+    asking = tmp_path / "in.yml"
+    asking.write_text(Path(GOOD).read_text() + "neftune_noise_alpha: 5.0\n")
+    done = run(asking, "--world", 2, "--target", "nemo@0.2.0", "--no-check")
     assert isinstance(done.exception, UserError)
-    assert "nemo@0.2.0 has no" in str(done.exception)
+    assert "nemo@0.2.0 has no neftune.noise_alpha: its source" in str(done.exception)
+    done = run(GOOD, "--world", 2, "--target", "nemo@0.2.0", "--no-check", "--json", "-")
+    tree = json.loads(done.stdout)
+    dropped = [field["reason"] for field in tree["fields"] if field["verdict"] == "dropped"]
+    assert any("nemo@0.2.0 has no checkpoint.max_recent_checkpoints" in reason for reason in dropped)
+    assert "max_recent_checkpoints:" not in tree["output"]
 
 
 def test_strict_is_exit_code_1_where_something_is_lost(tmp_path):

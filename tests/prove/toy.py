@@ -76,9 +76,9 @@ def environment(folder, monkeypatch=None):
     for name, text in (("__init__", ""), ("case", CASE), ("proof/__init__", ""), ("proof/run", RUN)):
         (inside / f"{name}.py").write_text(text)
     if monkeypatch is None:
-        runner._INSIDE = inside
+        runner.INSIDE = inside
     else:
-        monkeypatch.setattr(runner, "_INSIDE", inside)
+        monkeypatch.setattr(runner, "INSIDE", inside)
     return Environment(Path(sys.executable), (), (), "toy", {"torch": "torch<=2.9.0"})
 
 

@@ -103,18 +103,18 @@ def _gradients_of(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
         bare = [key for key, value in seen.items() if value in (Reduction.NONE, Reduction.MEAN)]
         if summed and bare:
             values = tuple((key, str(seen[key])) for key in [*bare, *summed])
-            disagree.setdefault(values, []).append(_short(name))
+            disagree.setdefault(values, []).append(short(name))
             continue
         for key in bare:
             if tables[key][name][0].gradient == Reduction.SUM:
-                forgotten.setdefault(key, []).append(_short(name))
+                forgotten.setdefault(key, []).append(short(name))
     for pairs, names in disagree.items():
         said = ", ".join(f"{key} {_act(value, len(names) > 1)}" for key, value in pairs)
-        yield Difference(f"gradient of {_some(names)}", dict(pairs), f"{_some(names)}: {said}", Severity.WRONG)
+        yield Difference(f"gradient of {some(names)}", dict(pairs), f"{some(names)}: {said}", Severity.WRONG)
     for key, names in forgotten.items():
         yield Difference(
-            f"gradient of {_some(names)}", {key: "marked, not done"},
-            f"{_some(names)}: the plan of {key} marks the gradient to be summed over tp and nothing does it",
+            f"gradient of {some(names)}", {key: "marked, not done"},
+            f"{some(names)}: the plan of {key} marks the gradient to be summed over tp and nothing does it",
             Severity.WRONG,
         )  # fmt: skip
 
@@ -169,11 +169,11 @@ def _adapters(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
         for name, found in rows.items():
             base = rows.get(name.replace(".lora_B.", "."))
             if ".lora_B." in name and base and base[0].local_shape[0] != found[0].local_shape[0]:
-                wrong.append(_short(name.replace(".lora_B.weight", "")))
+                wrong.append(short(name.replace(".lora_B.weight", "")))
         if wrong:
             yield Difference(
                 "LoRA adapters", {column.id: ", ".join(wrong)},
-                f"{column.id}: the adapters of {_some(wrong)} are as wide as the whole layer while the layer itself is "
+                f"{column.id}: the adapters of {some(wrong)} are as wide as the whole layer while the layer itself is "
                 "cut: adapter and shard do not describe the same features",
                 Severity.WRONG,
             )  # fmt: skip
@@ -198,7 +198,7 @@ def _unsharded(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
     """Parameters of more than one percent of the model that every rank holds whole."""
     for column in columns:
         large = {
-            _short(name): sum(prod(row.shape) for row in rows)
+            short(name): sum(prod(row.shape) for row in rows)
             for name, rows in joined(column).items()
             if all(row.placement == "Replicate()" for row in rows)
         }
@@ -207,7 +207,7 @@ def _unsharded(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
             share = sum(large.values()) / column.total_parameters
             yield Difference(
                 "left unsharded", {column.id: ", ".join(large)},
-                f"{column.id} leaves {_some(list(large))} whole on every rank: {share:.1%} of the parameters",
+                f"{column.id} leaves {some(list(large))} whole on every rank: {share:.1%} of the parameters",
                 Severity.COST,
             )  # fmt: skip
 
@@ -222,13 +222,13 @@ def _placements(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
             if name in rows
         }
         if len(set(seen.values())) > 1:
-            groups.setdefault(tuple(seen.items()), []).append(_short(name))
+            groups.setdefault(tuple(seen.items()), []).append(short(name))
     for pairs, names in groups.items():
         values = dict(pairs)
         kinds = {"replicated" if value == "Replicate()" else "sharded" for value in values.values()}
         severity = Severity.COST if len(kinds) > 1 else Severity.NOTE
         said = "; ".join(f"{key}: {value}" for key, value in values.items())
-        yield Difference(f"placement of {_some(names)}", values, f"{_some(names)}: {said}", severity)
+        yield Difference(f"placement of {some(names)}", values, f"{some(names)}: {said}", severity)
 
 
 def _heads(columns: list[FrameworkAnswer]) -> Iterator[Difference]:
@@ -276,7 +276,7 @@ def _all_names(tables: dict[str, Rows]) -> list[str]:
     return list(dict.fromkeys(name for rows in tables.values() for name in rows))
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A parameter's name without the layer prefix: `q_norm`, `mlp.experts.down_proj`, `lm_head`."""
     bare = name.removesuffix(".weight")
     for prefix in ("model.layers.*.", "model.", "transformer.h.*."):
@@ -284,5 +284,6 @@ def _short(name: str) -> str:
     return bare.removeprefix("self_attn.")
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """Names in a row, the first of them where they are many."""
     return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"

@@ -29,3 +29,12 @@ def canonical(name: str) -> str:
     for pattern, replacement in _RENAMES:
         joined = pattern.sub(replacement, joined)
     return joined
+
+
+def spelt(name: str) -> str:
+    """The same with the numbers of its layers: which parameter it is, not of which kind."""
+    joined = canonical(name)
+    for part in name.split("."):
+        if part.isdigit():
+            joined = joined.replace("*", part, 1)
+    return joined

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
 import tempfile
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from tpscope.frameworks import warm
 from tpscope.frameworks.base import cache_root
 from tpscope.frameworks.registry import Target
-from tpscope.frameworks.runner import Environment, Reply, Server, inside_digest
+from tpscope.frameworks.runner import Environment, inside_digest
 from tpscope.language.answer import Failure, to_json
 from tpscope.language.keys import KeysAnswer, KeysRequest
 
@@ -43,22 +43,12 @@ def _kept(request: KeysRequest, environment: Environment) -> Path:
 
 def _ask(request: KeysRequest, target: Target, environment: Environment) -> KeysAnswer:
     request.roots = [str(root) for root in environment.roots]
-    replies: queue.Queue[Reply] = queue.Queue()
     with tempfile.TemporaryDirectory(prefix="tpscope-") as scratch:
-        folder = Path(scratch)
-        question, answer = folder / "request.json", folder / "answer.json"
-        question.write_text(json.dumps(to_json(request)), encoding="utf-8")
-        server = Server(target, environment, folder / "log", replies)
-        try:
-            server.order({"verb": "keys", "request": str(question), "answer": str(answer), "seconds": SECONDS})
-            try:
-                _, reply = replies.get(timeout=2 * SECONDS)
-            except queue.Empty:
-                reply = {"exit": "timeout"}
-            if answer.is_file():
-                return _ANSWER.validate_json(answer.read_bytes())
-            code = reply["exit"] if reply else server.code
-            error = Failure("ProcessDied", f"the process ended: {code}", "keys", None, server.said())
-            return KeysAnswer(id=request.framework, error=error)
-        finally:
-            server.close()
+        order = {name: str(Path(scratch) / name) for name in ("request", "answer", "log")}
+        Path(order["request"]).write_text(json.dumps(to_json(request)), encoding="utf-8")
+        code = warm.read(target, environment, order, SECONDS)
+        if Path(order["answer"]).is_file():
+            return _ANSWER.validate_json(Path(order["answer"]).read_bytes())
+        said = Path(order["log"]).read_bytes()[-6000:].decode(errors="replace")
+        error = Failure("ProcessDied", f"the process ended: {code}", "keys", None, said)
+        return KeysAnswer(id=request.framework, error=error)

@@ -31,7 +31,7 @@ from tpscope.language.proof import ProofAnswer, ProofRequest
 from tpscope.language.verdict import Status
 
 SECONDS = 300.0
-_INSIDE = Path(tpscope.__file__).parent / "frameworks" / "inside"
+INSIDE = Path(tpscope.__file__).parent / "frameworks" / "inside"
 _ANSWER = TypeAdapter(FrameworkAnswer)
 _PROOF = TypeAdapter(ProofAnswer)
 _EXPERIMENT = TypeAdapter(ExperimentAnswer)
@@ -58,6 +58,21 @@ def overlay_environment(overlay: Overlay) -> Environment:
     return Environment(Path(sys.executable), path, overlay.sources, overlay.digest, overlay.declared)
 
 
+def variables(environment: Environment, hash_seed: int) -> dict[str, str]:
+    """What a framework's process finds in its environment: nothing of ours, no network, no accelerator."""
+    keep = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TPSCOPE"))}
+    keep["PYTHONHASHSEED"] = str(hash_seed)
+    if environment.path:
+        keep["PYTHONPATH"] = os.pathsep.join(str(entry) for entry in environment.path)
+    keep.update(
+        HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="info", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false",
+        AXOLOTL_DO_NOT_TRACK="1", TRL_EXPERIMENTAL_SILENCE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1",
+        TORCHDYNAMO_DISABLE="1",
+        HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1", PYTHONUNBUFFERED="1",
+    )  # fmt: skip
+    return keep
+
+
 class Server:
     """One warm process of one framework, in a group of its own. Cases run in forks of it.
 
@@ -77,25 +92,12 @@ class Server:
         flags = ["-S"] if environment.path else []
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [str(environment.python), "-W", "ignore", *flags, str(_INSIDE / "__main__.py"), target.family.name],
+                [str(environment.python), "-W", "ignore", *flags, str(INSIDE / "__main__.py"), target.family.name],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                env=self._variables(environment), start_new_session=True,
+                env=variables(environment, self.hash_seed), start_new_session=True,
             )  # fmt: skip
         self._listener = threading.Thread(target=self._listen, args=(replies,), daemon=True)
         self._listener.start()
-
-    def _variables(self, environment: Environment) -> dict[str, str]:
-        keep = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TPSCOPE"))}
-        keep["PYTHONHASHSEED"] = str(self.hash_seed)
-        if environment.path:
-            keep["PYTHONPATH"] = os.pathsep.join(str(entry) for entry in environment.path)
-        keep.update(
-            HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="info", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false",
-            AXOLOTL_DO_NOT_TRACK="1", TRL_EXPERIMENTAL_SILENCE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1",
-            TORCHDYNAMO_DISABLE="1",
-            HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1", PYTHONUNBUFFERED="1",
-        )  # fmt: skip
-        return keep
 
     def _listen(self, replies: queue.Queue[Reply]) -> None:
         assert self._process.stdout is not None
@@ -221,7 +223,7 @@ class Worker:
 @cache
 def inside_digest(patterns: tuple[str, ...] = _COMPARES) -> str:
     """Names the code that runs inside: an answer of other code is not reused."""
-    inside = [file for pattern in patterns for file in _INSIDE.glob(pattern)]
+    inside = [file for pattern in patterns for file in INSIDE.glob(pattern)]
     files = sorted([*inside, *(Path(tpscope.__file__).parent / "language").glob("*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 

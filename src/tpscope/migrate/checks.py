@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,17 +108,19 @@ def meaning(source: Side, target: Side, ranks: Ranks) -> list[Check]:
         else:
             standing = Standing.OK if left == right else Standing.FAILED
             checks.append(Check(name, standing, "" if left == right else "both files should say the same", left, right))
-    left, right = (_axes(side.answer.mesh) if side.answer else None for side in (source, target))
+    left, right = (_axes(side.answer.mesh, ranks) if side.answer else None for side in (source, target))
     if left is not None and right is not None:
         why = "" if left == right else "the frameworks lay the ranks out differently"
         checks.append(Check("mesh", Standing.TOLD if why else Standing.OK, why, left, right))
     return checks
 
 
-def _axes(mesh: dict[str, int] | None) -> dict[str, int] | None:
-    """A mesh in both frameworks' terms: data ranks (copies and shards), tp, cp, pp."""
+def _axes(mesh: dict[str, int] | None, ranks: Ranks) -> dict[str, int] | None:
+    """A mesh in both frameworks' terms: data ranks (copies and shards), tp, cp, pp. DDP has copies and no mesh."""
     if mesh is None:
         return None
+    if not mesh:
+        mesh = {"dp": ranks.world or 1}
     data = 1
     for axis in ("dp_replicate", "dp_shard"):
         data *= mesh.get(axis, 1)
@@ -135,26 +137,31 @@ def model_of(path: Path) -> tuple[ModelSpec | None, str]:
     return spec, ""
 
 
-def pitfalls(side: Side, spec: ModelSpec | None, world: int) -> list[Check]:
-    """What a framework is known to do wrong with this file: entries of the bug book, and tied embeddings."""
-    intent = _intent(side)
-    if spec is None or intent is None:
+def pitfalls(side: Side, spec: ModelSpec | None, world: int, standing: Standing = Standing.WARNING) -> list[Check]:
+    """What a framework is known to do wrong with this file: entries of the bug book, and tied embeddings.
+
+    `standing` is that of a bug: a warning of where the user goes, told of what is left behind.
+    """
+    wanted = intent(side)
+    if spec is None or wanted is None:
         return []
-    fitted = _fitted(intent, spec, world, side)
-    checks = [_told(bug, side) for bug in _bugs(side, spec, intent, fitted)]
-    if side.kind == "axolotl" and fitted.tp > 1 and spec.config.get("tie_word_embeddings") is True:
+    layout = fitted(wanted, spec, world, side)
+    stops = Standing.FAILED if standing is Standing.WARNING else standing
+    checks = [_told(bug, side, standing) for bug in _bugs(side, spec, wanted, layout)]
+    if side.kind == "axolotl" and layout.tp > 1 and spec.config.get("tie_word_embeddings") is True:
         why = f"{spec.name} ties its embeddings, and Axolotl refuses tensor parallelism then"
         line: list[TrailLine] = [found(_TIED, root_of(side.target))]
-        checks.append(Check(f"pitfall of {side.target.id}", Standing.FAILED, why, evidence=line))
-    if side.kind == "axolotl" and fitted.pp > 1:
-        checks.append(Check(f"pitfall of {side.target.id}", Standing.FAILED, "Axolotl has no pipeline parallelism"))
-    problem = layouts.head_problem(spec, fitted.tp)
+        checks.append(Check(f"pitfall of {side.target.id}", stops, why, evidence=line))
+    if side.kind == "axolotl" and layout.pp > 1:
+        checks.append(Check(f"pitfall of {side.target.id}", stops, "Axolotl has no pipeline parallelism"))
+    problem = layouts.head_problem(spec, layout.tp)
     if problem:
-        checks.append(Check(f"pitfall of {side.target.id}", Standing.TOLD, problem))
+        checks.append(Check(f"pitfall of {side.target.id}", standing, problem))
     return checks
 
 
-def _intent(side: Side) -> Intent | None:
+def intent(side: Side) -> Intent | None:
+    """What a file asks for, None where it names no model."""
     reader = axolotl_yaml.intent if side.kind == "axolotl" else nemo_yaml.intent
     try:
         return reader(side.data, Path(side.file))[1]
@@ -162,18 +169,20 @@ def _intent(side: Side) -> Intent | None:
         return None
 
 
-def _fitted(intent: Intent, spec: ModelSpec, world: int, side: Side) -> Layout:
-    fitted = layouts.fit(intent, spec, world, side.answer.mesh if side.answer else None).layout
-    sharded = side.kind == "nemo" or bool(intent.settings.get("fsdp") or intent.settings.get("fsdp_config"))
-    return fitted if sharded else replace(fitted, dp_shard=1, dp_replicate=1)
+def fitted(wanted: Intent, spec: ModelSpec, world: int, side: Side) -> Layout:
+    """The layout that a file gets on the ranks, by the mesh that its framework builds."""
+    return layouts.fit(wanted, spec, world, side.answer.mesh if side.answer else None).layout
 
 
-def _bugs(side: Side, spec: ModelSpec, intent: Intent, fitted: Layout) -> list[Bug]:
+def _bugs(side: Side, spec: ModelSpec, wanted: Intent, layout: Layout) -> list[Bug]:
     packages = side.answer.packages if side.answer else {}
-    wanted = implied(intent, spec, fitted)
-    return known.matching(packages, side.kind, side.target.version, spec, fitted, wanted, side.data)
+    scenarios = implied(wanted, spec, layout)
+    # Axolotl fills the axes that a file leaves open: entries speak of the keys that would say the same.
+    filled = {key: getattr(layout, axis) for axis, key in axolotl_yaml.LAYOUT_KEYS.items()}
+    data = {**filled, **side.data} if side.kind == "axolotl" else side.data
+    return known.matching(packages, side.kind, side.target.version, spec, layout, scenarios, data)
 
 
-def _told(bug: Bug, side: Side) -> Check:
+def _told(bug: Bug, side: Side, standing: Standing) -> Check:
     mend = f"; {bug.framework} {bug.fixed} has it mended" if bug.fixed else ""
-    return Check(f"pitfall of {side.target.id}", Standing.TOLD, f"{bug.title} (bugs/{bug.id}){mend}")
+    return Check(f"pitfall of {side.target.id}", standing, f"{bug.title} (bugs/{bug.id}){mend}")

@@ -58,3 +58,14 @@ def _nemo(data: dict[str, Any]) -> dict[str, Any]:
 
 def _float(value: Any) -> Any:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def trained_on(kind: str, data: dict[str, Any], samples: int | None) -> float | None:
+    """Samples of an epoch, less what is kept for validation; None where packing joins an unknown number of them."""
+    if kind == "nemo":
+        return None if number(stated(data, "packed_sequence.packed_sequence_size")) else samples
+    kept = number(stated(data, "val_set_size"))
+    if samples is None or stated(data, "sample_packing"):
+        return None
+    kept = kept if isinstance(kept, (int, float)) and not isinstance(kept, bool) else 0
+    return samples - (samples * kept if kept < 1 else kept)

@@ -37,12 +37,16 @@ class Ranks:
 
 @dataclass
 class Written:
-    """A value of the output: where it goes, and the leaf of the input that it stands for."""
+    """A value of the output: where it goes, and the leaf of the input that it stands for.
+
+    `order` is the leaf's place in the input, None for a value that the input does not have; `section` is the row's.
+    """
 
     path: str
     value: Any
     leaf: Leaf | None
-    order: int
+    order: int | None
+    section: str = ""
 
 
 @dataclass
@@ -95,8 +99,8 @@ class Job:
         paths = [of] if isinstance(of, str) and of else list(of) if of else []
         leaf = self.leaf(paths[0]) if paths else None
         if target and target not in self.draft.written:
-            order = self.source.leaves.index(leaf) if leaf else 10_000
-            self.draft.written[target] = Written(target, value, leaf, order)
+            order = self.source.leaves.index(leaf) if leaf else None
+            self.draft.written[target] = Written(target, value, leaf, order, self.row.section)
         if not paths:
             self._say("", target, verdict, reason, None, value, 0)
         for path in paths:

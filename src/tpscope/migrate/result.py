@@ -33,10 +33,12 @@ class Verdict(StrEnum):
 
 
 class Standing(StrEnum):
-    """How a check of the output ended; `told` is worth knowing and no failure."""
+    """How a check of the output ended. `told` is worth knowing and no failure; `warning` is what the target is known to
+    do wrong with this file."""
 
     OK = "ok"
     TOLD = "told"
+    WARNING = "warning"
     FAILED = "failed"
     UNCHECKED = "unchecked"
 

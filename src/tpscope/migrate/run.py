@@ -10,10 +10,10 @@ from pathlib import Path
 from tpscope.errors import NoFramework, UserError
 from tpscope.frameworks import registry
 from tpscope.frameworks.registry import Target
-from tpscope.migrate import checks, evidence, proofs, write
+from tpscope.migrate import answers, checks, evidence, placed, proofs, trained, write
 from tpscope.migrate.convert import OTHER, convert, ranks_of
 from tpscope.migrate.job import TITLE, Draft, Ranks
-from tpscope.migrate.result import Check, Migration, Standing
+from tpscope.migrate.result import Check, Migration, Standing, Verdict
 from tpscope.migrate.rows import PACKAGE
 from tpscope.migrate.source import Source, plain_of, read
 
@@ -29,9 +29,11 @@ class Asked:
     to: str | None = None
     out: str | None = None
     target: str | None = None
+    source: str | None = None
     world: int | None = None
     samples: int | None = None
     force: bool = False
+    compare: bool = False
     prove: bool = False
     check: bool = True
     fresh: bool = False
@@ -42,7 +44,7 @@ def migrate(asked: Asked, say: Say = lambda kind, text: None) -> Migration:
     started = time.monotonic()
     source = read(asked.path)
     target = _target(asked, source)
-    own = registry.parse(DEFAULT[source.kind])
+    own = _own(asked, source)
     if asked.out not in (None, "-"):
         write.may(Path(asked.out or ""), asked.force)
     ranks = ranks_of(source, asked.world)
@@ -87,13 +89,19 @@ def _look(
     result.checks += checks.meaning(before, after, ranks)
     if spec is None:
         result.checks.append(Check("pitfalls", Standing.UNCHECKED, why))
-    for side in (before, after):
-        result.checks += checks.pitfalls(side, spec, world)
+    for side, standing in ((before, Standing.TOLD), (after, Standing.WARNING)):
+        result.checks += checks.pitfalls(side, spec, world, standing)
         for shim in side.answer.shims if side.answer else ():
             if shim not in result.shims:
                 result.shims.append(shim)
-    if asked.prove:
-        result.checks += proofs.proven(before, after, result, say, asked.fresh)
+    if (asked.compare or asked.prove) and spec is not None:
+        length = answers.steps_of(before, ranks, asked.samples)
+        found = answers.asked([before, after], spec, world, length, say, asked.fresh)
+        result.checks += [*placed.compared(found), *trained.compared(found)]
+        for one in found:
+            result.shims += [shim for shim in one.shims if shim not in result.shims]
+    if asked.prove and spec is not None:
+        result.checks += proofs.proven([before, after], spec, world, say, asked.fresh)
 
 
 def _target(asked: Asked, source: Source) -> Target:
@@ -109,24 +117,46 @@ def _target(asked: Asked, source: Source) -> Target:
     return target
 
 
+def _own(asked: Asked, source: Source) -> Target:
+    """The version that the input is for. Raises UserError where that is another framework's."""
+    own = registry.parse(asked.source or DEFAULT[source.kind])
+    if own.family.name != source.kind:
+        usual = DEFAULT[source.kind]
+        raise UserError(f"--source {own.id}: {asked.path} is written for {TITLE[source.kind]}; write --source {usual}")
+    return own
+
+
 def _there(draft: Draft, target: Target) -> None:
-    """Raises UserError for a version whose source does not know a key that is written."""
+    """Leave out defaults that a version has no key for, and say so.
+
+    Raises UserError for a version whose source does not know a key that the input asks for.
+    """
     root = evidence.root_of(target)
     if root is None or target.id == DEFAULT[draft.to]:
         return
-    names = {path.rpartition(".")[2]: path for path in draft.written}
-    if missing := evidence.unread(set(names), root, PACKAGE[draft.to]):
-        shown = ", ".join(names[name] for name in missing[:4])
+    names = {path.rpartition(".")[2] for path in draft.written}
+    missing = evidence.unread(names, root, PACKAGE[draft.to])
+    gone = [item for path, item in draft.written.items() if path.rpartition(".")[2] in missing]
+    if asked := [item.path for item in gone if item.leaf is not None]:
         raise UserError(
-            f"{target.id} has no {shown}: its source does not know the name{'s' if len(missing) > 1 else ''}; "
-            f"take --target {DEFAULT[draft.to]}, or leave out of the input what asks for it"
+            f"{target.id} has no {', '.join(asked[:4])}: its source does not know the "
+            f"name{'s' if len(asked) > 1 else ''}; take --target {DEFAULT[draft.to]}, or leave out of the input what "
+            "asks for it"
         )
+    for item in gone:
+        del draft.written[item.path]
+        for field in draft.fields:
+            if field.target == item.path:
+                field.target, field.verdict = "", Verdict.DROPPED
+                field.reason = f"{target.id} has no {item.path}, which would be {item.value}: {field.reason}"
 
 
 def command(asked: Asked, target: Target) -> str:
     """The command that asks the same again."""
     words = [f"tpscope migrate {asked.path} --to {target.family.name}"]
     words += [f"--target {asked.target}"] if asked.target else []
+    words += [f"--source {asked.source}"] if asked.source else []
     words += [f"--world {asked.world}"] if asked.world else []
     words += [f"--samples {asked.samples}"] if asked.samples else []
+    words += ["--compare"] if asked.compare and not asked.prove else []
     return " ".join(words + (["--prove"] if asked.prove else []))

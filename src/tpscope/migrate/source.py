@@ -166,7 +166,8 @@ def _around(line: int, comments: dict[int, tuple[str, bool]]) -> tuple[tuple[str
         above.insert(0, comments[at][0])
         at -= 1
     beside = comments[line][0] if line in comments and not comments[line][1] else ""
-    return tuple(text for text in above if not text.startswith(OURS)), "" if beside.startswith(OURS) else beside
+    own = [text for text in above if not text.strip().startswith(OURS)]
+    return tuple(own), "" if beside.strip().startswith(OURS) else beside.strip()
 
 
 def _comments(tree: Any, lines: list[str]) -> dict[int, tuple[str, bool]]:
@@ -180,7 +181,8 @@ def _comments(tree: Any, lines: list[str]) -> dict[int, tuple[str, bool]]:
             near = token.start_mark.line + offset
             at = next((n for n in (near, near - 1, near + 1) if 0 <= n < len(lines) and text.strip() in lines[n]), None)
             if at is not None and at not in found:
-                found[at] = (text.strip().lstrip("#").strip(), lines[at].lstrip().startswith("#"))
+                # One # and one blank are the comment's own; what is commented out keeps its indentation.
+                found[at] = (text.strip()[1:].removeprefix(" "), lines[at].lstrip().startswith("#"))
     return found
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tpscope.errors import UserError
-from tpscope.migrate.job import Draft
+from tpscope.migrate.job import Draft, Written
 from tpscope.migrate.result import Field, Unknown, Verdict
+from tpscope.migrate.rows import SECTIONS
 from tpscope.migrate.source import OURS, Leaf, Source
 
 _WIDTH = 110
@@ -23,10 +24,7 @@ def text_of(draft: Draft, source: Source, unknown: list[Unknown]) -> str:
     from ruamel.yaml.comments import CommentedMap
 
     root = CommentedMap()
-    written = sorted(draft.written.values(), key=lambda item: item.order)
-    if draft.to == "axolotl":
-        # Axolotl's files begin with their model.
-        written.sort(key=lambda item: item.path != "base_model")
+    written = _ordered(draft)
     told = _told(draft.fields)
     seen: set[int] = set()
     leaves = {leaf.path: leaf for leaf in source.leaves}
@@ -57,6 +55,35 @@ def text_of(draft: Draft, source: Source, unknown: list[Unknown]) -> str:
     return "".join([*_head(source), _dump(root), *_foot(draft, unknown)])
 
 
+def _ordered(draft: Draft) -> list[Written]:
+    """The user's order; what the input does not have stands behind the rest of its section.
+
+    Files of both frameworks begin with what they are: a model, a recipe, and each section with its class.
+    """
+    places = {
+        section: [item.order for item in draft.written.values() if item.section == section] for section in SECTIONS
+    }
+    last: dict[str, float] = {}
+    latest = -1.0
+    for section, orders in places.items():
+        stated = [order for order in orders if order is not None]
+        latest = last[section] = max(stated) + 0.5 if stated else latest
+
+    def key(item: Written) -> tuple[bool, float]:
+        first = item.path in ("base_model", "recipe")
+        order = last.get(item.section, latest) if item.order is None else float(item.order)
+        return not first, order
+
+    found = sorted(draft.written.values(), key=key)
+    # Stable: within a section its class comes first, and sections stay where their first value stands.
+    tops = {name: index for index, name in reversed(list(enumerate(_top(item) for item in found)))}
+    return sorted(found, key=lambda item: (tops[_top(item)], item.path != f"{_top(item)}._target_"))
+
+
+def _top(item: Written) -> str:
+    return item.path.partition(".")[0]
+
+
 def _told(fields: list[Field]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for field in fields:
@@ -68,9 +95,8 @@ def _told(fields: list[Field]) -> dict[str, list[str]]:
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
-    lines = textwrap.wrap(text, max(60, _WIDTH - indent - 2))
     # Each line says whose it is, so that a later migration leaves it out.
-    return [lines[0], *(f"{OURS}   {line}" for line in lines[1:])]
+    return textwrap.wrap(text, max(60, _WIDTH - indent - 2), subsequent_indent=f"{OURS}   ")
 
 
 def _head(source: Source) -> list[str]:
@@ -78,14 +104,17 @@ def _head(source: Source) -> list[str]:
 
 
 def _foot(draft: Draft, unknown: list[Unknown]) -> list[str]:
-    """What has no place in the output: at its end, so that the file itself says what it lacks."""
-    lines: list[str] = []
+    """What has no place in the output: at its end, so that the file itself says what it lacks; like things once."""
+    said: dict[tuple[Verdict, str], list[str]] = {}
     written = {path.partition(".")[0] for path in draft.written} | set(draft.written)
     for field in draft.fields:
         nowhere = not field.target or field.target.partition("[")[0] not in written
         if field.verdict in (Verdict.DROPPED, *_ASIDE) and nowhere:
-            name = field.source or "(default)"
-            lines += _wrapped(f"{OURS} {field.verdict}: {name}: {field.reason}", 0)
+            said.setdefault((field.verdict, field.reason), []).append(field.source)
+    lines: list[str] = []
+    for (verdict, reason), names in said.items():
+        of = ", ".join(name for name in names if name)
+        lines += _wrapped(f"{OURS} {verdict}: {of + ': ' if of else ''}{reason}", 0)
     for item in unknown:
         near = f", did you mean {' or '.join(item.closest)}?" if item.closest else ""
         lines += _wrapped(f"{OURS} unknown key, left out: {item.key}{near}", 0)

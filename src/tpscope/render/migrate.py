@@ -16,7 +16,12 @@ _STYLE = {
     Verdict.EXACT: "green", Verdict.RENAMED: "green", Verdict.DERIVED: "green", Verdict.APPROXIMATED: "yellow",
     Verdict.DROPPED: "yellow", Verdict.NEEDS_YOU: "bold red",
 }  # fmt: skip
-_MARK = {Standing.OK: "green", Standing.TOLD: "yellow", Standing.FAILED: "bold red", Standing.UNCHECKED: "dim"}
+_MARK = {
+    Standing.OK: "green", Standing.TOLD: "yellow", Standing.WARNING: "bold yellow", Standing.FAILED: "bold red",
+    Standing.UNCHECKED: "dim",
+}  # fmt: skip
+# What comes before anything else: it is about whether to move at all.
+_FIRST = (Standing.FAILED, Standing.WARNING)
 _ORDER = list(reversed(Verdict))
 _LONGEST = 300
 
@@ -30,6 +35,9 @@ def show(result: Migration, console: Console) -> None:
 
 def _page(result: Migration) -> list[RenderableType]:
     parts: list[RenderableType] = [_headline(result), _subject(result), Text()]
+    first = sorted((item for item in result.checks if item.standing in _FIRST), key=lambda item: item.standing)
+    if first:
+        parts += [*(_check(item) for item in first), Text()]
     looks = [field for field in result.fields if not field.verdict.kept]
     for field in sorted(looks, key=lambda field: _ORDER.index(field.verdict)):
         parts.append(_loss(field, result))
@@ -41,7 +49,7 @@ def _page(result: Migration) -> list[RenderableType]:
         parts.append(Text())
     kept = [field for field in result.fields if field.verdict.kept and (field.source or field.target)]
     parts += [*(_kept(field) for field in kept), Text()]
-    parts += [_check(check) for check in result.checks]
+    parts += [_check(check) for check in result.checks if check.standing not in _FIRST]
     parts += [line("note", note) for note in result.notes]
     if result.checks or result.notes:
         parts.append(Text())
@@ -57,6 +65,8 @@ def _headline(result: Migration) -> Text:
     word, style = ("MOVED", "green") if result.lossless else ("MOVED WITH LOSSES", "yellow")
     if failed:
         word, style = "MOVED, AND A CHECK FAILED", "bold red"
+    elif any(check.standing is Standing.WARNING for check in result.checks):
+        word, style = f"{word}, AND A WARNING", "bold yellow"
     return Text.assemble((word, style), f"  {said}" + (f", {len(result.unknown)} unknown" if result.unknown else ""))
 
 
@@ -128,6 +138,8 @@ def markdown(result: Migration) -> str:
     lines = [f"# {result.config}: {result.source} -> {result.target}", ""]
     said = ", ".join(f"{result.count(verdict)} {verdict}" for verdict in Verdict if result.count(verdict))
     lines += [f"{result.world or '?'} ranks; {said}.", ""]
+    first = [check for check in result.checks if check.standing in _FIRST]
+    lines += [*(f"- {_bullet(check)}" for check in first), ""] if first else []
     rows = [
         [f"`{field.source}`" if field.source else "(default)", f"`{field.target}`" if field.target else "-",
          field.verdict.value, _cell(_value(field)), _cell(field.reason), _places(field)]
@@ -140,9 +152,13 @@ def markdown(result: Migration) -> str:
         "",
         "## Checks",
         "",
-        *(f"- **{check.standing.value}** {_cell(_sentence(check))}" for check in result.checks),
+        *(f"- {_bullet(check)}" for check in result.checks if check.standing not in _FIRST),
     ]
     return "\n".join([*lines, "", "## Output", "", "```yaml", result.output.rstrip("\n"), "```", ""])
+
+
+def _bullet(check: Check) -> str:
+    return f"**{check.standing.value}** {_cell(_sentence(check))}"
 
 
 def _places(field: Field) -> str:

@@ -53,6 +53,7 @@ HOW: dict[str, dict[str, Function]] = {
     "datasets": {"nemo": data.to_nemo, "axolotl": data_back.to_axolotl},
     "saving": {"nemo": run.saving_to_nemo, "axolotl": run.saving_to_axolotl},
     "evaluating": {"nemo": run.evaluating_to_nemo, "axolotl": run.evaluating_to_axolotl},
+    "save-format": {"nemo": simple.table, "axolotl": run.format_to_axolotl},
     "resume": {"nemo": run.resume_to_nemo, "axolotl": run.resume_to_axolotl},
     "seed": {"nemo": simple.same, "axolotl": run.seed_to_axolotl},
 }

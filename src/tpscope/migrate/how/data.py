@@ -52,8 +52,10 @@ def to_nemo(job: Job) -> None:
         job.say("train_on_inputs", Verdict.DERIVED, why, "dataset.answer_only_loss_mask", not masked)
     if masked is True:
         job.lose("train_on_inputs", "NeMo's ChatDataset masks whatever the assistant does not say", Verdict.NEEDS_YOU)
+    if not job.get("val_set_size"):
+        job.lose("val_set_size", "nothing is kept for validation", Verdict.EXACT)
     for leaf in job.leaves:
-        job.lose(leaf.path)
+        job.lose(leaf.path, "NeMo's dataset classes have nothing like it")
 
 
 def _items(job: Job, key: str) -> list[dict[str, Any]]:

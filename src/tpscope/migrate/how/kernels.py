@@ -90,8 +90,12 @@ def _liger_to_axolotl(job: Job) -> None:
         return
     why = "Liger's kernels where they fit the model: the same functions, rounded otherwise"
     if job.get(path) is True:
-        job.put("liger_rms_norm", True, Verdict.APPROXIMATED, path, why)
-        job.put("liger_glu_activation", True, Verdict.APPROXIMATED, reason=why)
+        job.put("liger_glu_activation", True, Verdict.APPROXIMATED, path, why)
+        if job.ranks.tp > 1:
+            none = "Axolotl refuses Liger's RMS norm under tensor parallelism: it is left out, the same function"
+            job.put("", None, Verdict.APPROXIMATED, reason=none)
+        else:
+            job.put("liger_rms_norm", True, Verdict.APPROXIMATED, reason=why)
         job.put("liger_rope", True, Verdict.APPROXIMATED, reason=why)
         add_plugin(job, LIGER_PLUGIN)
     else:

@@ -76,9 +76,23 @@ def to_axolotl(job: Job) -> None:
     if job.get("dataset.truncation") not in (None, False, "do_not_truncate"):
         job.put("excess_length_strategy", "truncate", Verdict.DERIVED, "dataset.truncation", "what is longer is cut")
     job.lose("dataset.truncation", "nothing is cut", Verdict.DERIVED)
+    if packed:
+        _samples_of_packs(job, size)
     full = job.get("dataset.padding") == "max_length" or job.get("dataset.pad_to_max_length") is True
     if full and not packed:
         of = next(key for key in ("dataset.padding", "dataset.pad_to_max_length") if job.leaf(key))
         job.put("pad_to_sequence_len", True, Verdict.DERIVED, of, "every sample at full length")
+    job.lose("packed_sequence.packing_strategy", "without packing nothing reads it", Verdict.EXACT)
     for leaf in job.leaves:
         job.lose(leaf.path, "said by the training data", Verdict.DERIVED)
+
+
+def _samples_of_packs(job: Job, size: int) -> None:
+    """What NeMo does with samples before it packs them: Axolotl has one length, that of the pack."""
+    job.put("pad_to_sequence_len", True, Verdict.DERIVED, reason="NeMo fills packs up")
+    for key in ("dataset.padding", "dataset.pad_to_max_length"):
+        job.lose(key, "Axolotl packs samples as long as they are", Verdict.APPROXIMATED)
+    for key in ("dataset.seq_length", "dataset.seq_len", "dataset.max_length"):
+        same = job.get(key) == size
+        why = "the length of a pack" if same else f"in Axolotl a sample may be as long as a pack, {size}"
+        job.lose(key, why, Verdict.DERIVED if same else Verdict.APPROXIMATED)

@@ -162,8 +162,8 @@ def tokenizer_to_axolotl(job: Job) -> None:
 
 
 _AUTOCAST = (
-    "Axolotl's Trainer computes under autocast, with weights in bfloat16 unless FSDP keeps them in float32; NeMo "
-    "computes in the dtype of its FSDP2 policy (bfloat16, gradients reduced in float32)"
+    "Axolotl's Trainer computes under autocast, over weights in bfloat16 (under FSDP in float32); NeMo computes "
+    "without autocast in the dtype of its weights, under FSDP2 by its policy: bfloat16, gradients reduced in float32"
 )
 
 

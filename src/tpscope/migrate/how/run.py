@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tpscope.migrate.how import simple
 from tpscope.migrate.how.schedule import steps_of_epoch
 from tpscope.migrate.job import Job
 from tpscope.migrate.result import Verdict
@@ -132,25 +133,44 @@ def evaluating_to_axolotl(job: Job) -> None:
 
 
 def resume_to_nemo(job: Job) -> None:
-    """A checkpoint of another framework cannot be resumed from."""
+    """A checkpoint of another framework cannot be resumed from. NeMo resumes from its own without being told."""
     _resume(job, "resume_from_checkpoint")
-    if job.get("auto_resume_from_checkpoints") is True:
-        why = "NeMo goes on from the latest checkpoint in checkpoint_dir by itself"
-        job.say("auto_resume_from_checkpoints", Verdict.DERIVED, why)
-    job.lose("auto_resume_from_checkpoints", "NeMo goes on from what it finds in checkpoint_dir", Verdict.DROPPED)
+    auto = "auto_resume_from_checkpoints"
+    if job.get(auto) is True:
+        job.put("checkpoint.restore_from", "LATEST", Verdict.DERIVED, auto, "the latest checkpoint in checkpoint_dir")
+        return
+    why = "NeMo goes on from a checkpoint of this model that it finds in checkpoint_dir; Axolotl only when told"
+    if job.leaf(auto):
+        job.say(auto, Verdict.APPROXIMATED, why)
+    else:
+        job.put("", None, Verdict.APPROXIMATED, reason=f"{why}: name a folder that is new")
 
 
 def resume_to_axolotl(job: Job) -> None:
-    """`checkpoint.restore_from`."""
-    if job.get("checkpoint.restore_from") == "LATEST":
-        why = "the latest checkpoint in output_dir"
-        job.put("auto_resume_from_checkpoints", True, Verdict.DERIVED, "checkpoint.restore_from", why)
-    _resume(job, "checkpoint.restore_from")
+    """`checkpoint.restore_from`, the latest where nothing is said."""
+    path, auto = "checkpoint.restore_from", "auto_resume_from_checkpoints"
+    said = job.get(path)
+    if said == "LATEST":
+        job.put(auto, True, Verdict.DERIVED, path, "the latest checkpoint in output_dir")
+    elif said is None and job.get("checkpoint.enabled") is not False:
+        of = path if job.leaf(path) else ""
+        job.put(auto, True, Verdict.DERIVED, of, "NeMo's default, written out: Axolotl starts anew")
+    _resume(job, path)
 
 
 def _resume(job: Job, path: str) -> None:
     why = "a checkpoint holds optimizer and data state in its own framework's layout: export the weights and start anew"
     job.lose(path, why, Verdict.NEEDS_YOU)
+
+
+def format_to_axolotl(job: Job) -> None:
+    """`checkpoint.model_save_format`: with transformers 5 Axolotl refuses any other than safetensors."""
+    path = "checkpoint.model_save_format"
+    if job.get(path) == "torch_save":
+        job.lose(path, "Axolotl with transformers 5 writes safetensors only: the same weights in another file",
+                 Verdict.APPROXIMATED)  # fmt: skip
+    else:
+        simple.table(job)
 
 
 def timeout_to_nemo(job: Job) -> None:

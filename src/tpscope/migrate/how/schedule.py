@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tpscope.migrate.facts import trained_on
 from tpscope.migrate.job import Job
 from tpscope.migrate.result import Verdict
 
@@ -22,7 +23,7 @@ def steps_of_run(job: Job) -> int | None:
     most = job.get("max_steps")
     whole = int(most) if isinstance(most, int) and most > 0 else None
     per_epoch = steps_of_epoch(job)
-    if per_epoch is None or job.get("sample_packing"):
+    if per_epoch is None:
         return whole
     total = math.ceil(per_epoch * float(job.get("num_epochs") or 1))
     return min(total, whole) if whole else total
@@ -30,10 +31,11 @@ def steps_of_run(job: Job) -> int | None:
 
 def steps_of_epoch(job: Job) -> float | None:
     """Optimizer steps of one epoch of an Axolotl run, where `--samples` tells how many samples there are."""
-    if job.samples is None or job.ranks.data is None:
+    samples = trained_on("axolotl", job.source.plain, job.samples)
+    if samples is None or job.ranks.data is None:
         return None
     micro, steps = job.get("micro_batch_size") or 1, job.get("gradient_accumulation_steps") or 1
-    return job.samples / ((job.get("batch_size") or micro * steps) * job.ranks.data)
+    return samples / ((job.get("batch_size") or micro * steps) * job.ranks.data)
 
 
 def to_nemo(job: Job) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+_TRAINING = ("build_mesh", "clip_grad_norm_", "finish_gradients", "parallelize")
+
 
 def __getattr__(name: str) -> Any:
     """`tpscope.prove(...)` and `tpscope.parallelize(...)` without an import of their own."""
     if name == "prove":
         return importlib.import_module("tpscope.prove")
-    if name == "parallelize":
-        return importlib.import_module("tpscope.engine.parallelize").parallelize
+    if name in _TRAINING:
+        return getattr(importlib.import_module("tpscope.training"), name)
     raise AttributeError(f"module 'tpscope' has no attribute {name!r}")

@@ -7,7 +7,21 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_TRAINING = ("build_mesh", "clip_grad_norm_", "finish_gradients", "parallelize")
+_TRAINING = (
+    "add_adapters",
+    "build_mesh",
+    "clip_grad_norm_",
+    "finish_gradients",
+    "fully_shard",
+    "last_checkpoint",
+    "load_adapters",
+    "load_checkpoint",
+    "load_pretrained",
+    "parallelize",
+    "save_checkpoint",
+    "save_pretrained",
+    "state_dict",
+)
 
 
 def __getattr__(name: str) -> Any:

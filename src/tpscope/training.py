@@ -13,11 +13,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from tpscope.engine.adapters import add_adapters, load_adapters
 from tpscope.engine.collectives import ProcessAxis
+from tpscope.engine.data_parallel import fully_shard
 from tpscope.engine.gradients import clip_grad_norm_, finish_gradients
 from tpscope.engine.held import state_of
 from tpscope.engine.mesh import build_mesh
 from tpscope.engine.parallelize import parallelize as run
+from tpscope.engine.state import last_checkpoint, load_checkpoint, save_checkpoint, state_dict
+from tpscope.engine.weights import load_pretrained, save_pretrained
 from tpscope.errors import UserError
 from tpscope.frameworks.base import cache_root
 from tpscope.language.sharding import Sharding
@@ -27,7 +31,21 @@ from tpscope.plan import files
 from tpscope.plan.result import PlanAnswer, PlanRequest
 from tpscope.plan.run import EXPERTS, SECONDS, ask
 
-__all__ = ["build_mesh", "clip_grad_norm_", "finish_gradients", "parallelize"]
+__all__ = [
+    "add_adapters",
+    "build_mesh",
+    "clip_grad_norm_",
+    "finish_gradients",
+    "fully_shard",
+    "last_checkpoint",
+    "load_adapters",
+    "load_checkpoint",
+    "load_pretrained",
+    "parallelize",
+    "save_checkpoint",
+    "save_pretrained",
+    "state_dict",
+]
 
 
 def parallelize(

@@ -127,6 +127,11 @@ def fitted(model: nn.Module, regions: list[Region], place: Place) -> dict[str, C
 
 def layers_of(model: nn.Module, regions: Iterable[Region]) -> list[str]:
     """The names of the lists of layers that regions lie in, outermost."""
+    inner = list(regions)
+    return [n for n in outermost_lists(model) if any(region.exits[0].startswith(f"{n}.") for region in inner)]
+
+
+def outermost_lists(model: nn.Module) -> list[str]:
+    """The names of lists of modules that lie in no other: the layers, whatever they are called."""
     lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-    return [name for name in outer if any(region.exits[0].startswith(f"{name}.") for region in regions)]
+    return [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]

@@ -1,5 +1,6 @@
 """Derives and proves the plans that the engine's tests run, into plans/: python tests/engine/derive.py"""
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -15,14 +16,15 @@ TWO = {"num_key_value_heads": 2}
 WANTED = (
     ("qwen3-0.6b", {}, (2, 4)), ("qwen3-8b", {}, (2, 4)), ("llama-3.2-1b", {}, (2,)), ("gemma-2-9b", {}, (2,)),
     ("phi-3-mini", {}, (2,)), ("gpt-oss-20b", {}, (2,)), ("mixtral-8x7b", {}, (2,)),
-    ("qwen3-8b-two-kv-heads", TWO, (4,)),
+    ("qwen3-8b-two-kv-heads", TWO, (4,)), ("gpt2", {}, (2,)),
 )  # fmt: skip
 
 
 def main():
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    for name, changes, sizes in WANTED:
+    chosen = [item for item in WANTED if item[0] in sys.argv[1:] or len(sys.argv) == 1]
+    for name, changes, sizes in chosen:
         deriver = Deriver(build(config(name.removesuffix("-two-kv-heads"), **changes), "eager"))
         known = reference(deriver.model, deriver.ids)
         for tp in sizes:

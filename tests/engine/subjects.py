@@ -10,6 +10,7 @@ from tpscope.engine.slices import take
 from tpscope.models.read import read
 from tpscope.models.shrink import shrink
 from tpscope.plan import files
+from tpscope.plan.inside.answer import default_config
 from tpscope.plan.inside.subject import build
 
 # Norms compute in float32 whatever the weights are.
@@ -17,6 +18,8 @@ CLOSE = 1e-6
 
 
 def config(name, **changes):
+    if name == "gpt2":
+        return {**default_config(name), **changes}
     return {**shrink(read(name)[0].config, experts=4).config, **changes}
 
 
@@ -55,7 +58,7 @@ def mine(tensor, part, rank, ranks):
     return tensor if part.held.cut is None else take(tensor, part.held.cut, rank, ranks)
 
 
-def wrong(model, wanted, rank, ranks=2, found=None, close=CLOSE):
+def wrong(model, wanted, rank, found=None, close=CLOSE):
     """Names of gradients that are not this rank's slices of the whole ones."""
     largest = max(gradient.abs().max().item() for gradient in wanted.values())
     found = gradients(model) if found is None else found
@@ -63,7 +66,7 @@ def wrong(model, wanted, rank, ranks=2, found=None, close=CLOSE):
     for part in parts(model):
         if part.name not in wanted:
             continue
-        expected = mine(wanted[part.name], part, rank, ranks)
+        expected = mine(wanted[part.name], part, rank, dist.get_world_size())
         gradient = found.get(part.name)
         same = gradient is not None and gradient.shape == expected.shape
         if not same or not (gradient - expected).abs().max() <= close * largest:
@@ -85,7 +88,3 @@ class Counter(torch.utils._python_dispatch.TorchDispatchMode):
             self.counts[kind] = self.counts.get(kind, 0) + 1
             self.elements.append((kind, args[0].numel()))
         return func(*args, **(kwargs or {}))
-
-
-def world():
-    return dist.get_world_size()

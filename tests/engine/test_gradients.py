@@ -96,7 +96,7 @@ def _shared_heads(rank, plan):
     unsharded = reference((0,), "qwen3-8b", **SHARED)
     wanted = gradients(unsharded)
     norm = torch.nn.utils.clip_grad_norm_(unsharded.parameters(), 1e9)
-    return wrong(model, wanted, rank, 4), float(clip_grad_norm_(model, 1e9)), float(norm)
+    return wrong(model, wanted, rank), float(clip_grad_norm_(model, 1e9)), float(norm)
 
 
 def test_kv_heads_that_several_ranks_hold_are_summed_and_counted_once(ranks, plans):

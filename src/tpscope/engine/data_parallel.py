@@ -14,9 +14,10 @@ from tpscope.engine.regions import outermost_lists
 def fully_shard(model: nn.Module, mesh: DeviceMesh, **options: Any) -> nn.Module:
     """PyTorch's `fully_shard` on every layer and on the rest, over the data axes of a mesh from `build_mesh`.
 
-    Weights are cut over dp_shard and cp, and copied over dp_replicate (HSDP). Gradients are averaged over data ranks, as
-    PyTorch does it. `options` are PyTorch's (`mp_policy`, `reshard_after_forward`, ...). Call it on what is trained (the
-    PeftModel), after weights and adapters are there and before the optimizer is made. Without data ranks it does nothing.
+    Weights are cut over dp_shard and cp, and copied over dp_replicate (HSDP). Gradients are averaged over data ranks,
+    as PyTorch does it. `options` are PyTorch's (`mp_policy`, `reshard_after_forward`, ...). Call it on what is trained
+    (the PeftModel), after weights and adapters are there and before the optimizer is made. Without data ranks it does
+    nothing.
     """
     if mesh["dp_cp"].size() == 1:
         return model

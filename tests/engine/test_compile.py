@@ -1,7 +1,6 @@
 """torch.compile of every layer: the same numbers, and collectives inside of the graphs."""
 
 import pytest
-import torch
 from subjects import batch, gradients, loss, sharded, whole, wrong
 
 from tpscope.engine.gradients import finish_gradients

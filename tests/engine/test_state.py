@@ -76,7 +76,7 @@ def test_a_checkpoint_of_tp_4_goes_on_as_tp_2_with_two_data_ranks(ranks, plans, 
         assert found == pytest.approx([float(value) for value in wanted[:2]], rel=1e-6)
     for found, more in ranks(_then, 4, plans(MODEL, 2), str(tmp_path), layout):
         assert found == pytest.approx([float(value) for value in wanted[2:]], rel=1e-6)
-        assert more == {"seen": 20}
+        assert more == {"step": 2, "seen": 20}
 
 
 def _killed(rank, plan, folder):

@@ -127,7 +127,7 @@ def save_checkpoint(
     held = {
         "model": state_dict(model, _has_frozen(model)),
         "optimizer": _global_optimizer(model, _optimizer_state(model, optimizer)),
-        "more": more,
+        "more": {"step": step, **more},
     }
     dcp.save(held, checkpoint_id=partial)
     dist.barrier()
@@ -148,12 +148,12 @@ def last_checkpoint(folder: Path | str) -> Path | None:
 def load_checkpoint(
     path: Path | str, model: nn.Module, optimizer: torch.optim.Optimizer, **more: Any
 ) -> dict[str, Any]:
-    """Load what `save_checkpoint` wrote, in any layout. Returns `more` with the values that were saved."""
+    """Load what `save_checkpoint` wrote, in any layout. Returns the step, and `more` as it was saved."""
     found = _optimizer_state(model, optimizer)
     held = {
         "model": state_dict(model, _has_frozen(model)),
         "optimizer": _global_optimizer(model, found),
-        "more": more,
+        "more": {"step": 0, **more},
     }
     try:
         dcp.load(held, checkpoint_id=Path(path))

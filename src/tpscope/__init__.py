@@ -11,6 +11,7 @@ _TRAINING = (
     "add_adapters",
     "build_mesh",
     "clip_grad_norm_",
+    "data_sampler",
     "finish_gradients",
     "fully_shard",
     "last_checkpoint",

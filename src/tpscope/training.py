@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from tpscope.engine.adapters import add_adapters, load_adapters
 from tpscope.engine.collectives import ProcessAxis
-from tpscope.engine.data_parallel import fully_shard
+from tpscope.engine.data_parallel import data_sampler, fully_shard
 from tpscope.engine.gradients import clip_grad_norm_, finish_gradients
 from tpscope.engine.held import state_of
 from tpscope.engine.mesh import build_mesh
@@ -35,6 +35,7 @@ __all__ = [
     "add_adapters",
     "build_mesh",
     "clip_grad_norm_",
+    "data_sampler",
     "finish_gradients",
     "fully_shard",
     "last_checkpoint",

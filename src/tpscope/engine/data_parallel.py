@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard as wrap
+from torch.utils.data import DistributedSampler
 
 from tpscope.engine.regions import outermost_lists
 
@@ -27,3 +28,9 @@ def fully_shard(model: nn.Module, mesh: DeviceMesh, **options: Any) -> nn.Module
             wrap(layer, mesh=over, **options)
     wrap(model, mesh=over, **options)
     return model
+
+
+def data_sampler(dataset: Any, mesh: DeviceMesh, **options: Any) -> DistributedSampler[Any]:
+    """PyTorch's sampler over the data ranks of a mesh: ranks that share a sample's work are given the same ones."""
+    data = mesh["dp"]
+    return DistributedSampler(dataset, num_replicas=data.size(), rank=data.get_local_rank(), **options)

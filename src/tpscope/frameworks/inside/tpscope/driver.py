@@ -1,0 +1,174 @@
+"""tpscope's engine in a proof: a derived plan, weights read by slices, and the loop of examples/finetune.py."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader
+
+from tpscope.engine.adapters import add_adapters
+from tpscope.engine.collectives import ProcessAxis
+from tpscope.engine.data_parallel import data_sampler, fully_shard
+from tpscope.engine.gradients import clip_grad_norm_, finish_gradients
+from tpscope.engine.held import state_of
+from tpscope.engine.mesh import build_mesh
+from tpscope.engine.parallelize import parallelize
+from tpscope.engine.regions import outermost_lists
+from tpscope.engine.weights import load_pretrained, save_pretrained
+from tpscope.frameworks.inside import transformers as hf
+from tpscope.frameworks.inside.case import Refused
+from tpscope.frameworks.inside.proof import hf_model
+from tpscope.frameworks.inside.proof.driver import Driver, MicroBatch, Step, Training, Work
+from tpscope.frameworks.inside.proof.facing import decided
+from tpscope.frameworks.inside.proof.hf_trainer import COMPILER, compiling
+from tpscope.language.answer import Failure
+from tpscope.language.sharding import Sharding
+from tpscope.language.verdict import Status
+
+
+class TpscopeDriver(Driver):
+    """On meta `tpscope.parallelize`, then `load_pretrained`, `add_adapters`, `fully_shard`; a loop; `save_pretrained`."""
+
+    hooks = ("tpscope/engine/",)
+
+    def __init__(self, work: Work):
+        super().__init__(work)
+        self._model: nn.Module | None = None
+        self._mesh: Any = None
+
+    def check(self) -> None:
+        """Raise for what the engine does not do yet."""
+        scenario = self.request.scenario
+        hf.know(self.work)  # type: ignore[arg-type]
+        lacks = {
+            "pipeline parallelism": scenario.pp > 1,
+            "context parallelism": scenario.cp > 1,
+            "a model's own code": self.request.remote_code is not None,
+            "a plan of the user's in a proof": self.request.custom_plan is not None,
+        }
+        for what, asked in lacks.items():
+            if asked:
+                raise Refused(
+                    Status.UNSUPPORTED, Failure("NotThere", f"tpscope's engine does not do {what} yet", "check")
+                )
+
+    def whole(self, checkpoint: Path) -> nn.Module:
+        """What AutoModelForCausalLM loads, with PEFT's adapters."""
+        model = hf_model.load(self.work, checkpoint, {})
+        lora = self.request.scenario.lora
+        if lora is None:
+            return model
+        return model if hasattr(model, "peft_config") else hf.adapted(lora, model)
+
+    def sharded(self, checkpoint: Path) -> nn.Module:
+        """The same on this rank's slices."""
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        scenario = self.request.scenario
+        self._mesh = self._mesh or build_mesh(self.request.layout, "cpu")
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(str(checkpoint))
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float64, **hf_model.experts(self.work))
+        axis = ProcessAxis(self._mesh["tp"].get_group())
+        plan = Sharding("", "", 1, ()) if axis.size == 1 else self._plan()
+        parallelize(
+            model, axis, plan, logits="deferred", sums="step",
+            sequence_parallel=scenario.sequence_parallel and axis.size > 1,
+        )  # fmt: skip
+        state = state_of(model)
+        assert state is not None
+        state.mesh = self._mesh["tp"]
+        load_pretrained(model, checkpoint, "cpu")
+        if scenario.lora is not None:
+            model = self._adapted(model)
+        model = hf_model.checkpointed(self.work, model, {"use_reentrant": False})
+        if scenario.compile:
+            self.work.shim(f"the compiler of every layer is {COMPILER}: inductor generates other code on a GPU")
+            for name in outermost_lists(model):
+                for layer in model.get_submodule(name).children():
+                    layer.compile(backend=COMPILER)
+        self._model = fully_shard(model, self._mesh)
+        return self._model
+
+    def _plan(self) -> Sharding:
+        """Derived by the first rank, once for a model."""
+        from tpscope.plan.inside.derive import Deriver
+        from tpscope.plan.inside.subject import build
+
+        kept = self.work.checkpoint.parent / f"plan-{self.request.tp}.pickle"
+        found: Any = None
+        if self.work.rank == 0:
+            found = pickle.loads(kept.read_bytes()) if kept.is_file() else None
+            if found is None:
+                found = Deriver(build(self.request.config, "eager")).derive(self.request.tp)
+                kept.write_bytes(pickle.dumps(found))
+        plan: Sharding = decided(found)
+        if not plan.regions:
+            raise Refused(Status.UNSUPPORTED, Failure("NoPlan", "no part of this model could be cut", "plan"))
+        return plan
+
+    def _adapted(self, model: nn.Module) -> nn.Module:
+        from peft import LoraConfig
+
+        asked = self.request.scenario.lora
+        assert asked is not None
+        targets = asked.targets[0] if len(asked.targets) == 1 else list(asked.targets)
+        config = LoraConfig(
+            r=asked.r, lora_alpha=asked.alpha, lora_dropout=asked.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        )
+        return add_adapters(model, config)
+
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Gradients are parts until they are finished."""
+        yield
+        if self._model is not None:
+            finish_gradients(self._model)
+
+    def loss(self, model: nn.Module, batch: MicroBatch, tokens: int) -> tuple[torch.Tensor, Any]:
+        """The model's own loss, from logits that nobody computes."""
+        return hf_model.loss(model, batch, tokens)
+
+    def train(self, model: nn.Module, training: Training) -> None:
+        """The loop of examples/finetune.py."""
+        data_ranks = self.request.scenario.dp_shard
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trained, lr=training.lr, betas=(0.9, 0.95), eps=training.eps, weight_decay=training.weight_decay
+        )
+        model.train()
+        with compiling(self.work):
+            for micro_batches, tokens in zip(training.micro_batches, training.tokens, strict=True):
+                for batch in micro_batches:
+                    loss, _ = hf_model.loss(model, batch, tokens)
+                    with training.around_backward(model):
+                        (loss * data_ranks).backward()
+                norm = None
+                if training.clip is None:
+                    finish_gradients(model)
+                else:
+                    norm = float(clip_grad_norm_(model, training.clip))
+                training.before_step(Step(model, norm))
+                optimizer.step()
+                optimizer.zero_grad()
+        self.work.exercised.append("tpscope.parallelize, load_pretrained, losses without logits, torch.optim.AdamW")
+
+    def save(self, model: nn.Module, folder: Path) -> Path:
+        """Whole, in Hugging Face's format; adapters in PEFT's."""
+        save_pretrained(model, folder)
+        dist.barrier()
+        return folder
+
+    def peers(self, samples: int) -> list[list[int]]:
+        """PyTorch's loader over the sampler of the data axis."""
+        mesh = build_mesh(self.request.layout, "cpu")
+        rows = list(range(samples))
+        loader = DataLoader(rows, batch_size=2, sampler=data_sampler(rows, mesh), collate_fn=list)  # type: ignore[arg-type]
+        return list(loader)

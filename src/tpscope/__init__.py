@@ -10,7 +10,10 @@ __version__ = "0.1.0"
 _TRAINING = (
     "add_adapters",
     "build_mesh",
+    "Pipeline",
     "clip_grad_norm_",
+    "context_parallel",
+    "context_part",
     "data_sampler",
     "finish_gradients",
     "fully_shard",
@@ -21,6 +24,7 @@ _TRAINING = (
     "parallelize",
     "save_checkpoint",
     "save_pretrained",
+    "split",
     "state_dict",
 )
 

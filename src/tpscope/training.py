@@ -15,11 +15,13 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from tpscope.engine.adapters import add_adapters, load_adapters
 from tpscope.engine.collectives import ProcessAxis
+from tpscope.engine.context import context_parallel, context_part
 from tpscope.engine.data_parallel import data_sampler, fully_shard
 from tpscope.engine.gradients import clip_grad_norm_, finish_gradients
 from tpscope.engine.held import state_of
 from tpscope.engine.mesh import build_mesh
 from tpscope.engine.parallelize import parallelize as run
+from tpscope.engine.pipeline import Pipeline, split
 from tpscope.engine.state import last_checkpoint, load_checkpoint, save_checkpoint, state_dict
 from tpscope.engine.weights import load_pretrained, save_pretrained
 from tpscope.errors import UserError
@@ -32,9 +34,12 @@ from tpscope.plan.result import PlanAnswer, PlanRequest
 from tpscope.plan.run import EXPERTS, SECONDS, ask
 
 __all__ = [
+    "Pipeline",
     "add_adapters",
     "build_mesh",
     "clip_grad_norm_",
+    "context_parallel",
+    "context_part",
     "data_sampler",
     "finish_gradients",
     "fully_shard",
@@ -45,6 +50,7 @@ __all__ = [
     "parallelize",
     "save_checkpoint",
     "save_pretrained",
+    "split",
     "state_dict",
 ]
 

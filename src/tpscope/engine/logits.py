@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from tpscope.engine.collectives import Axis
 from tpscope.engine.vocabulary import IGNORED, gather_last
+from tpscope.errors import UserError
 
 Elementwise = Callable[[torch.Tensor], torch.Tensor]
 CHUNK_ELEMENTS = 2**26
@@ -53,7 +54,9 @@ class Parts:
         return logits
 
     def whole(self) -> torch.Tensor:
-        """All logits, on every rank."""
+        """All logits, on every rank. Raises UserError where FSDP has taken the head's weight away again."""
+        if self.weight.untyped_storage().size() == 0:
+            raise UserError("logits are looked at after backward, when FSDP holds the head in parts; do it before")
         mine = functional.linear(self.hidden, self.weight, self.bias)
         return self.changed(gather_last(mine, self.sizes, self.axis))
 

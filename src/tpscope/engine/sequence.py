@@ -48,7 +48,7 @@ def between(model: nn.Module, regions: Sequence[Region]) -> tuple[nn.Module, nn.
             f"sequence_parallel: the plan's regions lie in {len(lists)} lists of layers ({', '.join(lists) or 'none'}) "
             "where one is expected; parallelize without it"
         )
-    layers = list(model.get_submodule(lists[0]).children())
+    layers = [layer for layer in model.get_submodule(lists[0]).children() if any(True for _ in layer.parameters())]
     shared = {name for region in inner for name in region.shares}
     outside = []
     for name, tensor in model.named_parameters(remove_duplicate=False):

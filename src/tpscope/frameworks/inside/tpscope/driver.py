@@ -15,11 +15,13 @@ from torch.utils.data import DataLoader
 
 from tpscope.engine.adapters import add_adapters
 from tpscope.engine.collectives import ProcessAxis
+from tpscope.engine.context import context_parallel, context_part
 from tpscope.engine.data_parallel import data_sampler, fully_shard
 from tpscope.engine.gradients import clip_grad_norm_, finish_gradients
 from tpscope.engine.held import state_of
 from tpscope.engine.mesh import build_mesh
 from tpscope.engine.parallelize import parallelize
+from tpscope.engine.pipeline import Pipeline, Stage, split
 from tpscope.engine.regions import outermost_lists
 from tpscope.engine.weights import load_pretrained, save_pretrained
 from tpscope.frameworks.inside import transformers as hf
@@ -34,7 +36,7 @@ from tpscope.language.verdict import Status
 
 
 class TpscopeDriver(Driver):
-    """On meta `tpscope.parallelize`, then `load_pretrained`, `add_adapters`, `fully_shard`; a loop; `save_pretrained`."""
+    """On meta `parallelize`, then `load_pretrained`, `add_adapters`, `fully_shard`; a loop; `save_pretrained`."""
 
     hooks = ("tpscope/engine/",)
 
@@ -42,14 +44,15 @@ class TpscopeDriver(Driver):
         super().__init__(work)
         self._model: nn.Module | None = None
         self._mesh: Any = None
+        self._stage: Stage | None = None
 
     def check(self) -> None:
         """Raise for what the engine does not do yet."""
         scenario = self.request.scenario
         hf.know(self.work)  # type: ignore[arg-type]
         lacks = {
-            "pipeline parallelism": scenario.pp > 1,
-            "context parallelism": scenario.cp > 1,
+            "packed samples over context-parallel ranks": scenario.cp > 1 and scenario.mask == "packed",
+            "saving of pipeline stages": scenario.pp > 1 and scenario.resume,
             "a model's own code": self.request.remote_code is not None,
             "a plan of the user's in a proof": self.request.custom_plan is not None,
         }
@@ -76,6 +79,8 @@ class TpscopeDriver(Driver):
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(str(checkpoint))
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float64, **hf_model.experts(self.work))
+            if scenario.pp > 1:
+                self._stage = split(model, self._mesh)
         axis = ProcessAxis(self._mesh["tp"].get_group())
         plan = Sharding("", "", 1, ()) if axis.size == 1 else self._plan()
         parallelize(
@@ -94,7 +99,7 @@ class TpscopeDriver(Driver):
             for name in outermost_lists(model):
                 for layer in model.get_submodule(name).children():
                     layer.compile(backend=COMPILER)
-        self._model = fully_shard(model, self._mesh)
+        self._model = fully_shard(context_parallel(model, self._mesh), self._mesh)
         return self._model
 
     def _plan(self) -> Sharding:
@@ -133,12 +138,14 @@ class TpscopeDriver(Driver):
             finish_gradients(self._model)
 
     def loss(self, model: nn.Module, batch: MicroBatch, tokens: int) -> tuple[torch.Tensor, Any]:
-        """The model's own loss, from logits that nobody computes."""
-        return hf_model.loss(model, batch, tokens)
+        """The model's own loss, from logits that nobody computes; a proof then looks at them."""
+        loss, logits = hf_model.loss(model, batch, tokens)
+        return loss, logits.clone()
 
     def train(self, model: nn.Module, training: Training) -> None:
         """The loop of examples/finetune.py."""
-        data_ranks = self.request.scenario.dp_shard
+        scenario = self.request.scenario
+        groups = (self._mesh["pp"].get_group(),) if scenario.pp > 1 else ()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
             trained, lr=training.lr, betas=(0.9, 0.95), eps=training.eps, weight_decay=training.weight_decay
@@ -147,18 +154,29 @@ class TpscopeDriver(Driver):
         with compiling(self.work):
             for micro_batches, tokens in zip(training.micro_batches, training.tokens, strict=True):
                 for batch in micro_batches:
-                    loss, _ = hf_model.loss(model, batch, tokens)
-                    with training.around_backward(model):
-                        (loss * data_ranks).backward()
+                    self._backward(model, context_part(batch, self._mesh), tokens, training)
                 norm = None
                 if training.clip is None:
                     finish_gradients(model)
                 else:
-                    norm = float(clip_grad_norm_(model, training.clip))
+                    norm = float(clip_grad_norm_(model, training.clip, groups))
                 training.before_step(Step(model, norm))
                 optimizer.step()
                 optimizer.zero_grad()
         self.work.exercised.append("tpscope.parallelize, load_pretrained, losses without logits, torch.optim.AdamW")
+
+    def _backward(self, model: nn.Module, batch: MicroBatch, tokens: int, training: Training) -> None:
+        """FSDP averages over data ranks and parts of sequences; losses are parts of a sum."""
+        scenario = self.request.scenario
+        factor = scenario.dp_shard * scenario.cp
+        if self._stage is not None:
+            count = torch.tensor(tokens / factor)
+            with training.around_backward(model):
+                Pipeline(self._stage, self._mesh, len(batch["input_ids"])).step(batch, count)
+            return
+        loss, _ = hf_model.loss(model, batch, tokens)
+        with training.around_backward(model):
+            (loss * factor).backward()
 
     def save(self, model: nn.Module, folder: Path) -> Path:
         """Whole, in Hugging Face's format; adapters in PEFT's."""

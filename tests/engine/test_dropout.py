@@ -87,3 +87,28 @@ def _recomputed(rank, plan, name):
 
 def test_recomputed_layers_draw_the_same_masks(ranks, plans):
     assert ranks(_recomputed, 2, plans("gpt2", 2), "gpt2") == [[], []]
+
+
+def _adapters(rank, plan):
+    import peft
+
+    from tpscope.engine.adapters import add_adapters
+
+    lora = peft.LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.1)
+    torch.manual_seed(11)
+    model = add_adapters(sharded("qwen3-8b", plan), lora)
+    with Masks() as seen:
+        loss(model, batch(model)).backward()
+    with Masks() as unsharded:
+        own = peft.get_peft_model(whole("qwen3-8b"), lora)
+        loss(own, batch(own)).backward()
+    everyone = [None] * 2
+    dist.all_gather_object(everyone, seen.found)
+    return judged(everyone, [mask.shape for mask in unsharded.found])
+
+
+def test_dropout_in_front_of_adapters(ranks, plans):
+    pytest.importorskip("peft")
+    found, _ = ranks(_adapters, 2, plans("qwen3-8b", 2))
+    assert {cut for _, cut, _ in found} == {True, False}
+    assert all(right for _, _, right in found)

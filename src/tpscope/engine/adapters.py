@@ -107,8 +107,8 @@ def _cut_adapter(name: str, layer: Any, axis: Axis, state: Any) -> None:
         row = of_base.cut is not None and of_base.cut.dim == 1
         _cut_weight(first, of_base.cut if row else None, of_base.summed or column, axis)
         _cut_weight(second, of_base.cut if column else None, of_base.summed or row, axis)
-        if not row and state is not None:
-            fork_adapter(layer.lora_dropout[adapter], state.streams)
+        if state is not None:
+            fork_adapter(layer.lora_dropout[adapter], state.streams, sharded=row)
 
 
 def _cut_weight(module: nn.Linear, cut: Cut | None, summed: bool, axis: Axis) -> None:

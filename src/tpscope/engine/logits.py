@@ -25,13 +25,14 @@ CHUNK_ELEMENTS = 2**26
 # Operations on single numbers, by which models change logits before their loss.
 _ELEMENTWISE = {
     "float", "double", "half", "bfloat16", "to", "type", "contiguous", "tanh", "mul", "div", "true_divide", "divide",
-    "multiply", "__mul__", "__rmul__", "__truediv__", "__imul__", "__itruediv__", "__idiv__", "neg", "clamp",
+    "detach", "multiply", "__mul__", "__rmul__", "__truediv__", "__imul__", "__itruediv__", "__idiv__", "neg", "clamp",
 }  # fmt: skip
 _TENSOR: Any = torch.Tensor
 _SEEN = ("shape", "dtype", "device", "requires_grad", "ndim", "is_cuda", "layout", "is_meta", "grad_fn", "is_leaf")
 _ASKED = {
     *(getattr(_TENSOR, name).__get__ for name in _SEEN), _TENSOR.size, _TENSOR.dim, _TENSOR.numel, _TENSOR.__len__,
     _TENSOR.is_floating_point, torch.is_floating_point, _TENSOR.is_complex, torch.is_complex, _TENSOR.get_device,
+    _TENSOR._is_view, _TENSOR.stride,
 }  # fmt: skip
 
 
@@ -105,6 +106,8 @@ def _taken(func: Any, parts: Parts, args: tuple[Any, ...], kwargs: dict[str, Any
         out = _unplaced(name)
         change = lambda logits: out(func)(logits, *args, **kwargs)  # noqa: E731
         return Logits(replace(parts, dtype=seen.dtype, changes=(*parts.changes, change)))
+    if name == "detach_":
+        return Logits(replace(parts, hidden=parts.hidden.detach(), weight=parts.weight.detach()))
     if name == "__getitem__":
         return _indexed(parts, args[0])
     if name in ("view", "reshape") and func in (_TENSOR.view, _TENSOR.reshape, torch.reshape):

@@ -145,7 +145,9 @@ def fork_between(model: nn.Module, regions: list[Region], layers: list[str], str
                 fork_dropout(module, streams, lambda: streams.rank)
 
 
-def fork_adapter(module: nn.Module, streams: Streams) -> None:
-    """The dropout in front of an adapter whose input is whole: the same mask on all ranks, also inside of a region."""
+def fork_adapter(module: nn.Module, streams: Streams, sharded: bool) -> None:
+    """The dropout in front of an adapter: the same mask on all ranks where its input is whole, also inside of a region;
+    the rank's own where it is sharded, also where nothing else in the region drops out."""
     if isinstance(module, nn.Dropout):
-        fork_dropout(module, streams, lambda: _SHARED if streams.forks else None)
+        outer, inner = (streams.rank, None) if sharded else (None, _SHARED)
+        fork_dropout(module, streams, lambda: inner if streams.forks else outer)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tpscope.engine.adapters import add_adapters
+from tpscope.engine.adapters import add_adapters, load_adapters
 from tpscope.engine.collectives import ProcessAxis
 from tpscope.engine.context import context_parallel, context_part
 from tpscope.engine.data_parallel import data_sampler, fully_shard
@@ -64,17 +64,22 @@ class TpscopeDriver(Driver):
 
     def whole(self, checkpoint: Path) -> nn.Module:
         """What AutoModelForCausalLM loads, with PEFT's adapters."""
-        model = hf_model.load(self.work, checkpoint, {})
         lora = self.request.scenario.lora
-        if lora is None:
-            return model
-        return model if hasattr(model, "peft_config") else hf.adapted(lora, model)
+        adapters = (checkpoint / "adapter_config.json").is_file()
+        model = hf_model.load(self.work, self.work.checkpoint if adapters else checkpoint, {})
+        if adapters:
+            from peft import PeftModel
+
+            return PeftModel.from_pretrained(model, str(checkpoint), is_trainable=True)
+        return model if lora is None else hf.adapted(lora, model)
 
     def sharded(self, checkpoint: Path) -> nn.Module:
         """The same on this rank's slices."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
         scenario = self.request.scenario
+        adapters = checkpoint if (checkpoint / "adapter_config.json").is_file() else None
+        checkpoint = self.work.checkpoint if adapters else checkpoint
         self._mesh = self._mesh or build_mesh(self.request.layout, "cpu")
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(str(checkpoint))
@@ -92,7 +97,7 @@ class TpscopeDriver(Driver):
         state.mesh = self._mesh["tp"]
         load_pretrained(model, checkpoint, "cpu")
         if scenario.lora is not None:
-            model = self._adapted(model)
+            model = load_adapters(model, adapters) if adapters else self._adapted(model)
         model = hf_model.checkpointed(self.work, model, {"use_reentrant": False})
         if scenario.compile:
             self.work.shim(f"the compiler of every layer is {COMPILER}: inductor generates other code on a GPU")
@@ -112,7 +117,8 @@ class TpscopeDriver(Driver):
         if self.work.rank == 0:
             found = pickle.loads(kept.read_bytes()) if kept.is_file() else None
             if found is None:
-                found = Deriver(build(self.request.config, "eager")).derive(self.request.tp)
+                with torch.random.fork_rng(devices=[]):
+                    found = Deriver(build(self.request.config, "eager")).derive(self.request.tp)
                 kept.write_bytes(pickle.dumps(found))
         plan: Sharding = decided(found)
         if not plan.regions:

@@ -33,6 +33,9 @@ from tpscope.frameworks.inside.proof.hf_trainer import COMPILER, compiling
 from tpscope.language.answer import Failure
 from tpscope.language.sharding import Sharding
 from tpscope.language.verdict import Status
+from tpscope.models.shrink import shrink
+
+_EXPERTS = 4
 
 
 class TpscopeDriver(Driver):
@@ -118,7 +121,9 @@ class TpscopeDriver(Driver):
             found = pickle.loads(kept.read_bytes()) if kept.is_file() else None
             if found is None:
                 with torch.random.fork_rng(devices=[]):
-                    found = Deriver(build(self.request.config, "eager")).derive(self.request.tp)
+                    # Cuts keep their shares in other sizes, and each expert more is probed alike.
+                    small = shrink(self.request.config, experts=_EXPERTS).config
+                    found = Deriver(build(small, "eager")).derive(self.request.tp)
                 kept.write_bytes(pickle.dumps(found))
         plan: Sharding = decided(found)
         if not plan.regions:

@@ -1,4 +1,4 @@
-"""tpscope's engine goes through the same proofs as any framework: right ones are equal, faults put into it are found."""
+"""tpscope's engine goes through the same proofs as any framework: right is equal, faults put into it are found."""
 
 import pytest
 

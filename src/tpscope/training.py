@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata as metadata
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +22,9 @@ from tpscope.engine.pipeline import Pipeline, split
 from tpscope.engine.state import last_checkpoint, load_checkpoint, save_checkpoint, state_dict
 from tpscope.engine.weights import load_pretrained, save_pretrained
 from tpscope.errors import UserError
-from tpscope.frameworks.base import cache_root
 from tpscope.language.sharding import Sharding
-from tpscope.language.verdict import Verdict
-from tpscope.models.shrink import shrink
 from tpscope.plan import files
-from tpscope.plan.result import PlanAnswer, PlanRequest
-from tpscope.plan.run import EXPERTS, SECONDS, ask
+from tpscope.prove.derived import proven
 
 __all__ = [
     "Pipeline",
@@ -105,28 +98,4 @@ def _proven(model: nn.Module, ranks: int) -> str:
         )
     published = json.loads(config.to_json_string(use_diff=False))
     published["model_type"] = config.model_type
-    small = shrink(published, experts=EXPERTS).config
-    versions = [metadata.version(name) for name in ("torch", "transformers")]
-    key = hashlib.sha256(json.dumps([small, ranks, versions], sort_keys=True).encode()).hexdigest()[:32]
-    kept = cache_root() / "plans" / f"{key}.yaml"
-    if kept.is_file():
-        return kept.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        (answer,) = ask([PlanRequest((ranks,), small, published=published)], Path(folder), SECONDS)
-    text = _written(answer, type(model).__name__, ranks)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(text, encoding="utf-8")
-    return text
-
-
-def _written(answer: PlanAnswer, name: str, ranks: int) -> str:
-    """The plan as YAML, if it was proven. Raises UserError with what stands in the way."""
-    case = answer.cases[0] if answer.cases else None
-    if case is None:
-        raise UserError(f"{name}: no plan could be derived ({answer.error}); give one, as in plan='plan.yaml'")
-    if case.misfit:
-        raise UserError(f"{name}: the derived plan does not fit: {case.misfit}")
-    if case.proof.verdict is not Verdict.EQUAL or not case.plan.regions:
-        why = case.proof.error or ", ".join(list(case.proof.wrong)[:3]) or "nothing of it can be cut"
-        raise UserError(f"{name}: the plan derived for {ranks} ranks was not proven ({why}); see tpscope plan")
-    return files.write(case.plan)
+    return proven(published, ranks, type(model).__name__)

@@ -83,10 +83,10 @@ def environment(target: Target, say: Callable[[str], None]) -> Environment:
 
 
 def _own(say: Callable[[str], None]) -> Environment:
-    """The overlay of transformers, with the code of the engine and of the plans that it runs as its content."""
+    """The overlay of transformers, with the code of the engine as its content."""
     base = environment(registry.parse(registry.OWN_STANDS_ON), say)
     folder = Path(tpscope.__file__).parent
-    parts = ("engine", "plan/inside", "frameworks/inside/tpscope")
+    parts = ("engine", "frameworks/inside/tpscope")
     files = sorted(file for part in parts for file in (folder / part).glob("*.py"))
     digest = hashlib.sha256(b"".join([base.digest.encode(), *(file.read_bytes() for file in files)])).hexdigest()
     return replace(base, roots=(*base.roots, folder.parent), digest=digest)

@@ -1,4 +1,4 @@
-"""tpscope's own engine as one more framework of proofs. It alone imports engine/ and plan/."""
+"""tpscope's own engine as one more framework of proofs. It alone imports engine/."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,14 +27,10 @@ from tpscope.frameworks.inside import transformers as hf
 from tpscope.frameworks.inside.case import Refused
 from tpscope.frameworks.inside.proof import hf_model
 from tpscope.frameworks.inside.proof.driver import Driver, MicroBatch, Step, Training, Work
-from tpscope.frameworks.inside.proof.facing import decided
 from tpscope.frameworks.inside.proof.hf_trainer import COMPILER, compiling
 from tpscope.language.answer import Failure
-from tpscope.language.sharding import Sharding
+from tpscope.language.sharding import Cut, Region, RegionKind, Segment, Sharding, Share
 from tpscope.language.verdict import Status
-from tpscope.models.shrink import shrink
-
-_EXPERTS = 4
 
 
 class TpscopeDriver(Driver):
@@ -111,24 +106,10 @@ class TpscopeDriver(Driver):
         return self._model
 
     def _plan(self) -> Sharding:
-        """Derived by the first rank, once for a model."""
-        from tpscope.plan.inside.derive import Deriver
-        from tpscope.plan.inside.subject import build
-
-        kept = self.work.checkpoint.parent / f"plan-{self.request.tp}.pickle"
-        found: Any = None
-        if self.work.rank == 0:
-            found = pickle.loads(kept.read_bytes()) if kept.is_file() else None
-            if found is None:
-                with torch.random.fork_rng(devices=[]):
-                    # Cuts keep their shares in other sizes, and each expert more is probed alike.
-                    small = shrink(self.request.config, experts=_EXPERTS).config
-                    found = Deriver(build(small, "eager")).derive(self.request.tp)
-                kept.write_bytes(pickle.dumps(found))
-        plan: Sharding = decided(found)
-        if not plan.regions:
-            raise Refused(Status.UNSUPPORTED, Failure("NoPlan", "no part of this model could be cut", "plan"))
-        return plan
+        """The plan that was derived and proven for this model before."""
+        if why := self.request.training.get("no_plan"):
+            raise Refused(Status.UNSUPPORTED, Failure("NoPlan", why, "plan"))
+        return _sharding(self.request.training["plan"])
 
     def _adapted(self, model: nn.Module) -> nn.Module:
         from peft import LoraConfig
@@ -201,3 +182,21 @@ class TpscopeDriver(Driver):
         rows = list(range(samples))
         loader = DataLoader(rows, batch_size=2, sampler=data_sampler(rows, mesh), collate_fn=list)  # type: ignore[arg-type]
         return list(loader)
+
+
+def _sharding(tree: dict[str, Any]) -> Sharding:
+    """A plan from its JSON."""
+    return Sharding(tree["model"], tree["architecture"], tree["tp"], tuple(_region(item) for item in tree["regions"]))
+
+
+def _region(tree: dict[str, Any]) -> Region:
+    shares = {name: _share(item) for name, item in tree["shares"].items()}
+    more = {"settings": tree["settings"], "outputs": tuple(tree["outputs"])}
+    return Region(RegionKind(tree["kind"]), tuple(tree["entries"]), tuple(tree["exits"]), shares, **more)
+
+
+def _share(tree: dict[str, Any]) -> Share:
+    cut = tree["cut"]
+    if cut is not None:
+        cut = Cut(cut["dim"], tuple(Segment(**item) for item in cut["segments"]), cut["ragged"])
+    return Share(cut, tree["summed"], tree["once"])

@@ -1,79 +1,81 @@
-"""The engine on two real processes over gloo, what it refuses, and gradients under accumulation."""
-
-import os
-import tempfile
-from pathlib import Path
+"""The engine on real processes over gloo: sums in every backward, as proofs want them, and what is refused."""
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as processes
+from subjects import batch, config, gradients, loss, sharded, whole, wrong
 
-from tpscope.engine.collectives import ProcessAxis
+import tpscope
 from tpscope.engine.parallelize import parallelize
-from tpscope.engine.slices import take
 from tpscope.errors import UserError
-from tpscope.models.read import read
-from tpscope.models.shrink import shrink
+from tpscope.language.layout import Layout
 from tpscope.plan import files
-from tpscope.plan.inside.derive import Deriver
-from tpscope.plan.inside.subject import build, tokens
+from tpscope.plan.inside.subject import build
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-CONFIG = shrink(read("qwen3-0.6b")[0].config).config
-STEPS = 2
+MODEL = "qwen3-0.6b"
 
 
-def _gradients(model, loss_of):
-    for step in range(STEPS):
-        loss_of(model, tokens(model, step)).backward()
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def _loss(model, ids):
-    return model(input_ids=ids, labels=ids).loss
-
-
-def _rank(rank, text, folder, broken):
-    torch.set_num_threads(1)
-    store = dist.FileStore(os.path.join(folder, "store"), 2)
-    dist.init_process_group("gloo", rank=rank, world_size=2, store=store)
-    whole = build(CONFIG)
-    wanted = _gradients(whole, _loss)
-    plan = files.read(text.replace("gradient: sum", "") if broken else text, "plan")
-    sharded = parallelize(build(CONFIG), ProcessAxis(), plan)
-    found = _gradients(sharded.model, _loss)
-    largest = max(g.abs().max().item() for g in wanted.values())
-    wrong = []
-    for name, gradient in wanted.items():
-        mine = take(gradient, sharded.cuts[name], rank, 2) if name in sharded.cuts else gradient
-        if not (found[name] - mine).abs().max().item() <= 1e-6 * largest:
-            wrong.append(name)
-    Path(folder, str(rank)).write_text("\n".join(wrong))
-    dist.destroy_process_group()
+def _rank(rank, plan, broken):
+    text = plan.replace("gradient: sum", "") if broken else plan
+    model = sharded(MODEL, text, logits="whole", sums="backward")
+    unsharded = whole(MODEL)
+    for step in range(2):
+        for one in (model, unsharded):
+            loss(one, batch(one, step)).backward()
+    return wrong(model, gradients(unsharded), rank)
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["as derived", "sums left out"])
-def test_the_models_own_loss_and_accumulated_gradients_on_two_processes(broken):
-    text = files.write(Deriver(build(CONFIG, "eager")).derive(2))
-    with tempfile.TemporaryDirectory() as folder:
-        processes.spawn(_rank, (text, folder, broken), nprocs=2)
-        wrong = [Path(folder, str(rank)).read_text().split() for rank in range(2)]
+def test_gradients_are_right_after_every_backward_pass(ranks, plans, broken):
+    found = ranks(_rank, 2, plans(MODEL, 2), broken)
     if broken:
-        assert wrong[0]
-        assert all("_norm" in name for name in wrong[0])
+        assert found[0]
+        assert all("_norm" in name for name in found[0])
     else:
-        assert wrong == [[], []]
+        assert found == [[], []]
 
 
 class Alone:
     rank, size = 0, 3
 
 
-def test_a_plan_for_other_ranks_is_refused_and_nothing_is_changed():
-    model = build(CONFIG)
-    plan = Deriver(build(CONFIG, "eager")).derive(2)
+def test_a_plan_for_other_ranks_is_refused_and_nothing_is_changed(plans):
+    model = build(config(MODEL))
     before = {name: p.shape for name, p in model.named_parameters()}
     with pytest.raises(UserError, match="for 2 ranks and the axis has 3"):
-        parallelize(model, Alone(), plan)
+        parallelize(model, Alone(), files.read(plans(MODEL, 2), "plan"))
     assert before == {name: p.shape for name, p in model.named_parameters()}
+
+
+def _public(rank, folder):
+    import os
+
+    os.environ["TPSCOPE_CACHE"] = folder
+    mesh = tpscope.build_mesh(Layout(tp=2), "cpu")
+    model, unsharded = whole(MODEL), whole(MODEL)
+    assert tpscope.parallelize(model, mesh) is model
+    found = []
+    for one in (model, unsharded):
+        value = loss(one, batch(one))
+        value.backward()
+        found.append(float(value))
+    norm = tpscope.clip_grad_norm_(model, 1.0)
+    wanted = torch.nn.utils.clip_grad_norm_(unsharded.parameters(), 1.0)
+    return found, wrong(model, gradients(unsharded), rank), float(norm - wanted)
+
+
+def test_the_public_face_derives_proves_and_runs(ranks, tmp_path):
+    for (value, wanted), names, difference in ranks(_public, 2, str(tmp_path)):
+        assert value == pytest.approx(wanted, rel=1e-6)
+        assert names == []
+        assert abs(difference) < 1e-6
+
+
+def _misfit(rank):
+    with pytest.raises(UserError, match="takes 3 ranks and 2 were started"):
+        tpscope.build_mesh(Layout(tp=3), "cpu")
+    return True
+
+
+def test_a_layout_that_does_not_fit_is_one_sentence(ranks):
+    assert ranks(_misfit, 2) == [True, True]

@@ -7,6 +7,9 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+# Functional collectives: torch.compile traces them, and tracers see them.
+_C10D = torch.ops._c10d_functional
+
 
 class Axis(Protocol):
     """The ranks that share one copy of the model."""
@@ -27,32 +30,64 @@ class Axis(Protocol):
         ...
 
 
+class SequenceAxis(Axis, Protocol):
+    """An axis whose ranks can also share out the sequence, dimension 1 of `[batch, seq, ...]`."""
+
+    def gathered(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The ranks' parts of a sequence one after the other."""
+        ...
+
+    def sum_shared(self, tensor: torch.Tensor) -> torch.Tensor:
+        """This rank's part of the sequence of the sum of the ranks' tensors."""
+        ...
+
+
 class ProcessAxis:
-    """An axis over a group of torch.distributed."""
+    """An axis over a group of torch.distributed, by its name: it can be copied and compiled."""
 
     def __init__(self, group: dist.ProcessGroup | None = None):
-        self.group = group
         self.rank = dist.get_rank(group)
         self.size = dist.get_world_size(group)
+        self.name: str = (group or dist.group.WORLD).group_name  # type: ignore[union-attr]
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """All-reduce with sum."""
-        return self._reduced(tensor, dist.ReduceOp.SUM)
+        return _done(_C10D.all_reduce(tensor.contiguous(), "sum", self.name))
 
     def maximum(self, tensor: torch.Tensor) -> torch.Tensor:
         """All-reduce with max."""
-        return self._reduced(tensor, dist.ReduceOp.MAX)
+        return _done(_C10D.all_reduce(tensor.contiguous(), "max", self.name))
 
     def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """All-gather."""
-        found = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.size)]
-        dist.all_gather(found, tensor.contiguous(), group=self.group)
-        return found
+        flat = _done(_C10D.all_gather_into_tensor(tensor.contiguous().view(1, -1), self.size, self.name))
+        return [part.view(tensor.shape) for part in flat.unbind(0)]
 
-    def _reduced(self, tensor: torch.Tensor, op: Any) -> torch.Tensor:
-        result = tensor.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(result, op=op, group=self.group)
-        return result
+    def gathered(self, tensor: torch.Tensor) -> torch.Tensor:
+        """All-gather along the sequence."""
+        batch, length = tensor.shape[:2]
+        found = _done(_C10D.all_gather_into_tensor(tensor.contiguous(), self.size, self.name))
+        if batch == 1:
+            return found.view(1, self.size * length, *tensor.shape[2:])
+        return torch.cat(found.chunk(self.size, 0), 1)
+
+    def sum_shared(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Reduce-scatter along the sequence."""
+        batch, length = tensor.shape[:2]
+        if batch == 1:
+            parts = tensor.contiguous().view(self.size, length // self.size, *tensor.shape[2:])
+        else:
+            parts = torch.cat(tensor.chunk(self.size, 1), 0)
+        return _done(_C10D.reduce_scatter_tensor(parts, "sum", self.size, self.name))
+
+    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The first rank's tensor on every rank."""
+        return self.gather(tensor)[0]
+
+
+def _done(tensor: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = _C10D.wait_tensor(tensor)
+    return found
 
 
 class _Copy(torch.autograd.Function):
@@ -92,6 +127,59 @@ class _Once(torch.autograd.Function):
         return gradient, None
 
 
+class _Gather(torch.autograd.Function):
+    """f of sequence parallelism (arXiv:2205.05198): all-gather forward, reduce-scatter backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, axis: SequenceAxis) -> torch.Tensor:
+        ctx.axis = axis
+        return axis.gathered(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return ctx.axis.sum_shared(gradient), None
+
+
+class _Scatter(torch.autograd.Function):
+    """g of sequence parallelism: reduce-scatter forward, all-gather backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, axis: SequenceAxis) -> torch.Tensor:
+        ctx.axis = axis
+        return axis.sum_shared(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return ctx.axis.gathered(gradient), None
+
+
+class _Part(torch.autograd.Function):
+    """This rank's part of a sequence that all ranks have; the ranks' gradients are parts of one."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, axis: SequenceAxis) -> torch.Tensor:
+        ctx.axis = axis
+        length = tensor.shape[1] // axis.size
+        return tensor.narrow(1, axis.rank * length, length).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return ctx.axis.gathered(gradient), None
+
+
+class _Whole(torch.autograd.Function):
+    """The whole sequence of which every rank has its part; all ranks go on with equal gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, axis: SequenceAxis) -> torch.Tensor:
+        ctx.axis, ctx.length = axis, tensor.shape[1]
+        return axis.gathered(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient.narrow(1, ctx.axis.rank * ctx.length, ctx.length).contiguous(), None
+
+
 def copy_to_ranks(tensor: torch.Tensor, axis: Axis) -> torch.Tensor:
     """f: in front of a region that every rank computes its part of."""
     return _Copy.apply(tensor, axis)  # type: ignore[no-any-return]
@@ -105,3 +193,23 @@ def sum_of_ranks(tensor: torch.Tensor, axis: Axis) -> torch.Tensor:
 def count_once(tensor: torch.Tensor, rank: int) -> torch.Tensor:
     """A term that is added to the sum of all ranks."""
     return _Once.apply(tensor, rank)  # type: ignore[no-any-return]
+
+
+def gather_sequence(tensor: torch.Tensor, axis: SequenceAxis) -> torch.Tensor:
+    """In front of a region, `[batch, seq / ranks, ...]` to `[batch, seq, ...]`."""
+    return _Gather.apply(tensor, axis)  # type: ignore[no-any-return]
+
+
+def scatter_sequence(tensor: torch.Tensor, axis: SequenceAxis) -> torch.Tensor:
+    """Behind a region, the sum of the ranks, `[batch, seq, ...]` to `[batch, seq / ranks, ...]`."""
+    return _Scatter.apply(tensor, axis)  # type: ignore[no-any-return]
+
+
+def part_of_sequence(tensor: torch.Tensor, axis: SequenceAxis) -> torch.Tensor:
+    """In front of the first layer: from here on a rank has its part of the sequence."""
+    return _Part.apply(tensor, axis)  # type: ignore[no-any-return]
+
+
+def whole_sequence(tensor: torch.Tensor, axis: SequenceAxis) -> torch.Tensor:
+    """Behind the last layer: from here on every rank has the whole sequence again."""
+    return _Whole.apply(tensor, axis)  # type: ignore[no-any-return]

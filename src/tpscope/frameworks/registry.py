@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tpscope
 from tpscope.errors import UserError
 
 
@@ -45,6 +46,11 @@ class Target:
         return f"{self.family.name}@{self.version}{variant}" + (" (installed)" if self.python else "")
 
 
+# The engine of this package, in an overlay of transformers and PEFT: proven beside the others, not compared.
+OWN = Family("tpscope", "tpscope's own engine", "tpscope", "tpscope", (tpscope.__version__,), (), (), ())
+OWN_STANDS_ON = "transformers@5.23.0"
+
+
 @cache
 def families() -> dict[str, Family]:
     """Every framework of registry.toml by name."""
@@ -59,7 +65,7 @@ def _family(name: str, table: dict[str, Any]) -> Family:
 
 def family(name: str) -> Family:
     """The framework called `name`. Raises UserError with the closest names."""
-    known = families()
+    known = {**families(), OWN.name: OWN}
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=2, cutoff=0.4)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+import tpscope
 from tpscope.errors import NoFramework, UserError
 from tpscope.frameworks import overlay, registry
 from tpscope.frameworks.registry import Target
@@ -62,6 +65,8 @@ def installed(python: Path | None) -> list[Target]:
 
 def environment(target: Target, say: Callable[[str], None]) -> Environment:
     """What a target runs in; its overlay is installed if it is not there yet."""
+    if target.family is registry.OWN:
+        return _own(say)
     if target.python is None:
         return overlay_environment(overlay.ensure(target, say))
     version, place, requires = _probe(target.python)[target.family.distribution]
@@ -75,6 +80,16 @@ def environment(target: Target, say: Callable[[str], None]) -> Environment:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             declared[requirement.name.lower()] = f"{requirement.name}{requirement.specifier}"
     return Environment(target.python, (), (Path(place),), digest, declared)
+
+
+def _own(say: Callable[[str], None]) -> Environment:
+    """The overlay of transformers, with the code of the engine as its content."""
+    base = environment(registry.parse(registry.OWN_STANDS_ON), say)
+    folder = Path(tpscope.__file__).parent
+    parts = ("engine", "frameworks/inside/tpscope")
+    files = sorted(file for part in parts for file in (folder / part).glob("*.py"))
+    digest = hashlib.sha256(b"".join([base.digest.encode(), *(file.read_bytes() for file in files)])).hexdigest()
+    return replace(base, roots=(*base.roots, folder.parent), digest=digest)
 
 
 def plan_file(text: str) -> str:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tpscope.errors import NoFramework, UserError
 from tpscope.frameworks import runner
 from tpscope.frameworks.pins import declared_ranges, outside_pins
-from tpscope.frameworks.registry import Target
+from tpscope.frameworks.registry import OWN, Target
 from tpscope.frameworks.runner import Environment
 from tpscope.frameworks.targets import environment
 from tpscope.frameworks.world import MOST_RANKS, WorldClosed, Worlds
+from tpscope.language.answer import to_json
 from tpscope.language.proof import ProofAnswer, ProofRequest, Scenario
 from tpscope.models.spec import ModelSpec
+from tpscope.plan import files
 from tpscope.prove import seeds, words
 from tpscope.prove.control import controlled
+from tpscope.prove.derived import proven
 from tpscope.prove.result import BAD, Proofs
 from tpscope.prove.small import Small, small
 
@@ -176,12 +179,24 @@ def answer(case: Case, where: Environment, options: Options, worlds: Worlds) -> 
 
 def _request(case: Case, options: Options) -> ProofRequest:
     remote = case.model.remote_code
+    training = {**options.settings, **_own_plan(case)}
     return ProofRequest(
         framework=case.target.id, version=case.target.version, variant=case.target.variant, model=case.model.name,
         config=case.small.config, tp=case.tp, scenario=case.scenario, custom_plan=options.custom_plan,
-        remote_code=str(remote.resolve()) if remote else None, training=dict(options.settings), seconds=options.seconds,
+        remote_code=str(remote.resolve()) if remote else None, training=training, seconds=options.seconds,
         mutation=case.mutation,
     )  # fmt: skip
+
+
+def _own_plan(case: Case) -> dict[str, Any]:
+    """What our own engine is to run: the plan of this model, or why there is none."""
+    if case.target.family is not OWN or case.tp == 1:
+        return {}
+    config = small(case.model, replace(case.scenario, dropout=0.0)).config
+    try:
+        return {"plan": to_json(files.read(proven(config, case.tp, case.model.name), "the derived plan"))}
+    except UserError as error:
+        return {"no_plan": str(error)}
 
 
 def _ask(case: Case, request: ProofRequest, where: Environment, worlds: Worlds) -> ProofAnswer:

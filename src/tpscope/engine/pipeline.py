@@ -1,0 +1,127 @@
+"""Pipeline stages of a Hugging Face causal LM: a rank keeps its layers under their names; PyTorch's schedule runs them.
+
+A stage is the model itself, with layers of other stages that pass on what they are given. Split before parallelizing:
+tensor parallelism is then applied inside of each stage.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+
+from tpscope.engine.leaves import first_changed
+from tpscope.engine.regions import outermost_lists
+from tpscope.errors import UserError
+
+
+class Passed(nn.Module):
+    """A module of another stage: its first input, unchanged."""
+
+    def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The identity."""
+        return hidden
+
+
+class Stage(nn.Module):
+    """A split model, from token ids or hidden states to hidden states or logits."""
+
+    def __init__(self, model: nn.Module, index: int, number: int):
+        super().__init__()
+        self.model = model
+        self.index, self.number = index, number
+        self._given: list[torch.Tensor] = []
+        if index:
+            layers = model.get_submodule(outermost_lists(model)[0])
+            first = next(layer for layer in layers.children() if not isinstance(layer, Passed))
+            first.register_forward_pre_hook(self._received, with_kwargs=True)
+
+    def _received(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """What the stage before sent, whatever the model made of it on the way to its layers (a scale, positions)."""
+        if not self._given:
+            return args, kwargs
+        given = self._given[-1]
+        return first_changed((args, kwargs), lambda item: item.shape == given.shape, lambda item: given)[0]
+
+    def forward(self, given: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """`[batch, seq]` of ids in the first stage, else `[batch, seq, hidden]`."""
+        if not self.index:
+            return self.model(input_ids=given, use_cache=False, **kwargs).logits  # type: ignore[no-any-return]
+        self._given = [given]
+        return self.model(inputs_embeds=given, use_cache=False, **kwargs).logits  # type: ignore[no-any-return]
+
+
+def split(model: nn.Module, mesh: DeviceMesh) -> Stage:
+    """Leave this rank's share of the layers in a model, in place, also on meta. Call it before `parallelize`.
+
+    Raises UserError, with the model as it was, where it has fewer layers than stages, ties its head to its embedding,
+    or has weights besides embedding, layers, a norm and a head.
+    """
+    index, number = mesh["pp"].get_local_rank(), mesh["pp"].size()
+    lists = outermost_lists(model)
+    layers = model.get_submodule(lists[0]) if len(lists) == 1 else None
+    if not isinstance(layers, nn.ModuleList) or len(layers) < number:
+        raise UserError(f"{type(model).__name__} has no list of at least {number} layers to make {number} stages of")
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[operator]
+    if embedding.weight is head.weight:
+        raise UserError(
+            f"{type(model).__name__} ties its head to its embedding, which lie in different stages; train it without pp"
+        )
+    ends = _ends(model, layers, embedding, head)
+    size = len(layers)
+    for place in range(size):
+        if place * number // size != index:
+            layers[place] = Passed()
+    gone = [*([embedding] if index else []), *([head, *ends] if index < number - 1 else [])]
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if any(child is one for one in gone):
+                setattr(module, name, Passed())
+    return Stage(model, index, number)
+
+
+def _ends(model: nn.Module, layers: nn.Module, embedding: nn.Module, head: nn.Module) -> list[nn.Module]:
+    """Modules with weights besides embedding, layers and head: norms behind the layers."""
+    known = {id(part) for root in (layers, embedding, head) for part in root.modules()}
+    found = []
+    for name, module in model.named_modules():
+        own = list(module.parameters(recurse=False))
+        if id(module) in known or not own:
+            continue
+        if any(parameter.dim() > 1 for parameter in own):
+            raise UserError(f"{name} is neither embedding, layer, norm nor head, and no stage is known for it")
+        found.append(module)
+    return found
+
+
+class Pipeline:
+    """Steps of a pipeline: 1F1B over micro-batches of a batch's samples."""
+
+    def __init__(self, stage: Stage, mesh: DeviceMesh, micro_batches: int):
+        device = next(stage.parameters()).device
+        made = PipelineStage(stage, stage.index, stage.number, device, group=mesh["pp"].get_group())
+        self._stage = stage
+        self._tokens: torch.Tensor | None = None
+        self._schedule = Schedule1F1B(made, micro_batches, loss_fn=self._loss, scale_grads=False)
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        model: Any = self._stage.model
+        found: torch.Tensor = model.loss_function(
+            logits=logits, labels=labels, vocab_size=logits.shape[-1], num_items_in_batch=self._tokens
+        )
+        return found
+
+    def step(self, batch: dict[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor | None:
+        """Forward and backward of a batch whose loss is the sum over labels divided by `tokens`; the loss in the last
+        stage, None in others."""
+        self._tokens = tokens
+        more: dict[str, Any] = {name: item for name, item in batch.items() if name not in ("input_ids", "labels")}
+        losses: list[torch.Tensor] = []
+        given = (batch["input_ids"],) if self._stage.index == 0 else ()
+        last = self._stage.index == self._stage.number - 1
+        target: dict[str, Any] = {"target": batch["labels"], "losses": losses} if last else {}
+        self._schedule.step(*given, return_outputs=False, **target, **more)
+        return torch.stack(losses).sum().detach() if last else None

@@ -12,7 +12,7 @@ from tpscope.models.shrink import shrink
 from tpscope.plan.inside.answer import answer
 from tpscope.plan.inside.derive import Deriver
 from tpscope.plan.inside.prove import prove, reference
-from tpscope.plan.inside.subject import build
+from tpscope.plan.inside.subject import Sample, build
 from tpscope.plan.result import PlanRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -25,13 +25,13 @@ class Probed:
         torch.set_num_threads(1)
         self.model = build({**shrink(read(name)[0].config, experts=4).config, **changes}, "eager")
         self.deriver = Deriver(self.model)
-        self.known = reference(self.model, self.deriver.ids)
+        self.known = reference(self.model, Sample.of(self.model))
 
     def plan(self, ranks):
         return self.deriver.derive(ranks)
 
     def outcome(self, plan):
-        return prove(self.model, plan, self.known, self.deriver.ids)
+        return prove(self.model, plan, self.known, Sample.of(self.model))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from tpscope.engine.collectives import Axis, copy_to_ranks, count_once, sum_of_ranks
+from tpscope.engine.edges import hook_edge
 from tpscope.engine.slices import divide, put, take
 from tpscope.engine.vocabulary import gather_last
 from tpscope.errors import UserError
@@ -49,6 +50,8 @@ def parallelize(model: nn.Module, axis: Axis, plan: Sharding, logits: Literal["s
     for region in regions:
         if region.kind is RegionKind.HEAD:
             begin = _vocabulary(region, cuts, axis)[axis.rank][0]
+        for edge in region.edges:
+            hook_edge(model.get_submodule(edge.module), edge, axis)
         _hook_region(model, region, cuts, axis, logits)
     return Sharded(model, axis, cuts, begin)
 
@@ -90,6 +93,7 @@ def _instances(model: nn.Module, region: Region) -> Iterator[Region]:
                 exits=tuple(_filled(pattern, numbers) for pattern in region.exits),
                 shares=shares,
                 settings=settings,
+                edges=tuple(replace(edge, module=_filled(edge.module, numbers)) for edge in region.edges),
             )
 
 

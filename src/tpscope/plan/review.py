@@ -9,7 +9,8 @@ from tpscope.errors import UserError
 from tpscope.models.read import read
 from tpscope.models.shrink import shrink
 from tpscope.plan import foreign
-from tpscope.plan.result import PlanRequest, Review
+from tpscope.plan.foreign import Written
+from tpscope.plan.result import Finding, PlanRequest, Review
 from tpscope.plan.run import EXPERTS, one, versions
 
 
@@ -23,8 +24,7 @@ def review(file: str, model: str, tp: int, say: Callable[[str, str], None], trus
     small = shrink(spec.config, experts=EXPERTS)
     request = PlanRequest((tp,), small.config, given=(written.given,), review=True, form=written.form)
     answer = one(request, f"review {file}", say)
-    for item in answer.findings:
-        item.line = item.line or written.lines.get(item.pattern) or written.lines.get(_owner(item.pattern)) or 1
+    located(answer.findings, written)
     proof = answer.cases[0].proof if answer.cases else None
     found = Review(str(written.path), spec.name, tp, answer.architecture, answer.findings, proof, answer.error)
     found.environment = versions()
@@ -34,5 +34,8 @@ def review(file: str, model: str, tp: int, say: Callable[[str, str], None], trus
     return found
 
 
-def _owner(pattern: str) -> str:
-    return pattern.rpartition(".")[0]
+def located(findings: list[Finding], written: Written) -> None:
+    """Give every finding the line of its rule, of its module, or the first."""
+    for item in findings:
+        owner = item.pattern.rpartition(".")[0]
+        item.line = item.line or written.lines.get(item.pattern) or written.lines.get(owner) or 1

@@ -40,8 +40,9 @@ def show(result: Derived, console: Console) -> None:
             console.print(Text.assemble(("whole   ", "yellow"), f"{item.pattern}: {item.why}"), highlight=False)
         for line in _proof(case.proof):
             console.print(Text.assemble(("proof   ", "bold"), line), highlight=False)
-        for cost in case.costs:
-            console.print(Text.assemble(("sends   ", "bold"), _sent(cost)), highlight=False)
+        for index, cost in enumerate(case.costs):
+            who = "this plan" if index == 0 else "as shipped"
+            console.print(Text.assemble(("sends   ", "bold"), f"{who}: {_sent(cost)}"), highlight=False)
         if case.misfit:
             console.print(Text.assemble(("misfit  ", "bold red"), case.misfit), highlight=False)
         if case.spelling is not None:
@@ -117,10 +118,10 @@ def _proof(proof: PlanProof) -> list[str]:
 
 def _sent(cost: Cost) -> str:
     if cost.scale != "published":
-        return f"{cost.source.value}: not known, the model does not run without numbers ({cost.why})"
+        return f"not known, the model does not run without numbers ({cost.why})"
     kinds = ", ".join(f"{count} {kind}" for kind, count in cost.kinds.items())
     return (
-        f"{cost.source.value}: {cost.layer_calls:g} collectives and {cost.layer_bytes / 2**20:.0f} MiB a layer and step, "
+        f"{cost.layer_calls:g} collectives and {cost.layer_bytes / 2**20:.0f} MiB a layer and step, "
         f"{kinds} and {cost.bytes / 2**30:.2f} GiB in all (published sizes, {cost.tokens} tokens, bfloat16)"
     )
 

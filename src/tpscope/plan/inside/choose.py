@@ -10,7 +10,7 @@ from torch import nn
 from tpscope.engine.parallelize import held_fraction
 from tpscope.errors import UserError
 from tpscope.language.plan import wildcard
-from tpscope.language.sharding import Region, Sharding
+from tpscope.language.sharding import Region, RegionKind, Sharding
 from tpscope.language.verdict import Verdict
 from tpscope.plan.foreign import spelled
 from tpscope.plan.inside.costs import cost, layers_of
@@ -108,7 +108,7 @@ def _proposed(request: PlanRequest, source: Source, subject: Subject, deriver: D
         rules = tuple(spelled(pattern, word) for pattern, word in (_tp_plan(subject.model) or {}).items())
         if not rules:
             raise Unfit("transformers ships none for this model")
-        return _translated(subject, Given(source, "", rules=rules), tp)
+        return _joined(subject, _translated(subject, Given(source, "", rules=rules), tp))
     given = next((item for item in request.given if item.source is source), None)
     if given is None:
         raise Unfit("there is none for this model")
@@ -137,6 +137,26 @@ def _translated(subject: Subject, given: Given, tp: int) -> Sharding:
     return found.plan
 
 
+def _joined(subject: Subject, plan: Sharding) -> Sharding:
+    """The plan with one entry a region, in front of the module that its columns lie in, where that is proven.
+
+    Other engines enter at every column, so that each adds up gradients of the same input.
+    """
+    regions = []
+    for region in plan.regions:
+        home = region.exits[0].rpartition(".")[0]
+        inside = region.kind is RegionKind.SUM and all(name.startswith(f"{home}.") for name in region.entries)
+        joined = replace(region, entries=(home,)) if inside and len(region.entries) > 1 else region
+        if joined is not region and not _right(subject, replace(plan, regions=(joined,))):
+            joined = region
+        regions.append(joined)
+    return replace(plan, regions=tuple(regions))
+
+
+def _right(subject: Subject, plan: Sharding) -> bool:
+    return prove(subject.model, plan, subject.known, subject.sample).equal
+
+
 def left(model: nn.Module, plan: Sharding) -> float:
     """Which part of the weights in lists of layers a plan leaves whole; 0 where there are none."""
     patterns = {name for region in plan.regions for name, share in region.shares.items() if share.cut is not None}
@@ -160,13 +180,13 @@ def _case(plan: Sharding, subject: Subject, source: Source) -> PlanCase:
 def _costs(subject: Subject, case: PlanCase, tp: int) -> list[Cost]:
     """What the plan sends and, beside it, what the shipped one would, region for region as it is written."""
     assert subject.published is not None
-    plans = {case.source: case.plan}
-    if case.source is not Source.SHIPPED and (rules := _tp_plan(subject.model)):
+    plans = [(case.source, case.plan)]
+    if (rules := _tp_plan(subject.model)):
         shipped = translate(subject.model, [spelled(*rule) for rule in rules.items()], tp)
         if shipped.plan.regions:
-            plans[Source.SHIPPED] = shipped.plan
+            plans.append((Source.SHIPPED, shipped.plan))  # as it is shipped: an entry for every column
     found: list[Cost] = []
-    for source, plan in plans.items():
+    for source, plan in plans:
         try:
             found.append(cost(subject.published, plan, source, layers_of(subject.published)))
         except Exception as error:  # noqa: BLE001, model code that asks for numbers cannot run without them

@@ -140,14 +140,15 @@ class Deriver:
     def _tried(self, trial: Trial, key: Any, ranks: int) -> _Found | str:
         """What came of a trial, or in words why it is no region ("" where there is nothing to say).
 
-        Where a module inside couples all slices, the trial is tried again with that module between a gather and a split.
+        Where a module inside couples all slices, a trial of a whole module is tried again with that one between a gather
+        and a split.
         """
         if key not in self._touches:
             if not trial.ready():
                 return ""
             self._touches[key] = Prober(trial).run()
         found = self._divided(trial, self._touches[key], ranks)
-        if isinstance(found, _Found) or found.endswith(f"do not divide by {ranks} ranks"):
+        if isinstance(found, _Found) or trial.exit or found.endswith(f"do not divide by {ranks} ranks"):
             return found
         if key not in self._eased:
             self._eased[key] = eased(trial)

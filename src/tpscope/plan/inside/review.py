@@ -108,7 +108,7 @@ class Reviewer:
             if alone.equal:
                 continue
             mended = next(self._mends(found.plan, region, alone), None)
-            at = _rule(found, region.entries[0]) or region.exits[0]
+            at = _rule(found, (*region.entries, *region.exits)[0]) or region.exits[0]
             if mended is None:
                 why = alone.error or _numbers(alone)
                 self._add(Severity.WRONG, "computes something else", at, f"{region.exits[0]}: {why}", "cut it another way")

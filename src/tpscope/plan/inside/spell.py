@@ -104,7 +104,7 @@ def _direct(group: _Region, sums: bool) -> list[Spelled]:
     rules: list[Spelled] = []
     for owner, shares in group.owners.items():
         if group.classes.get(owner) == "Linear":
-            rules += _linear(owner, shares)
+            rules += _linear(group, owner, shares)
         elif any(share.cut for share in shares.values()):
             rules += _bare(group, owner, shares)
         elif sums and any(share.summed for share in shares.values()):
@@ -115,13 +115,15 @@ def _direct(group: _Region, sums: bool) -> list[Spelled]:
     return rules
 
 
-def _linear(owner: str, shares: Mapping[str, Share]) -> list[Spelled]:
+def _linear(group: _Region, owner: str, shares: Mapping[str, Share]) -> list[Spelled]:
     weight = shares.get("weight", Share())
     if weight.cut is None:
         return []
     if weight.cut.overlaps:
         raise Inexpressible(f"several ranks hold the same slices of {owner}.weight")
     lengths = [segment.length for segment in weight.cut.segments]
+    if group.form in _BARE and len(lengths) == 2 and len(set(lengths)) == 1 and weight.cut.dim == 0:
+        return [Spelled(owner, Kind.PACKED, "")]
     if len(lengths) > 1:
         shown = ", ".join(map(str, lengths))
         raise Inexpressible(f"{owner}.weight is fused: its rows fall into segments of {shown}, each cut on its own")

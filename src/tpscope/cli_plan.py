@@ -34,7 +34,7 @@ def _plan_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callable[
             str | None, typer.Option("--plan", help="Your own plan: a YAML of tpscope's, plan.json or plan.py:NAME.")
         ] = None,
         source: Annotated[
-            str | None, typer.Option(help="Ask one source alone: curated, shipped or derived, which is their order.")
+            str | None, typer.Option(help="Ask one source alone: curated, shipped or derived (their order).")
         ] = None,
         check: Annotated[
             str | None, typer.Option("--check", help="Review a plan: a YAML of tpscope's, plan.json or plan.py:NAME.")
@@ -45,7 +45,7 @@ def _plan_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callable[
         ] = "tpscope",
         prove_with: Annotated[
             str | None,
-            typer.Option(help="Prove the written plan through this framework too, as in nemo@0.7.0+hf; - leaves it out."),
+            typer.Option(help="Prove the written plan through this framework, as in nemo@0.7.0+hf; - leaves it out."),
         ] = None,
         trust_remote_code: Annotated[
             bool, typer.Option("--trust-remote-code", help="Run the model's own Python code.")
@@ -81,7 +81,11 @@ def _plan_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callable[
         with progress() as say:
             result = derive(model, tp, say, trust_remote_code, custom=plan_, source=source, form=format_)
         written = formats.write(result.case, format_) if result.case is not None and not result.bad else None
-        if result.case and written and (framework := FRAMEWORKS.get(format_) if prove_with is None else prove_with.strip("-")):
+        if (
+            result.case
+            and written
+            and (framework := FRAMEWORKS.get(format_) if prove_with is None else prove_with.strip("-"))
+        ):
             with progress() as say:
                 result.case.through.append(through(written.text, format_, model, tp, framework, say))
         files = {output: written.text} if output and written else {}

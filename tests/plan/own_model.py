@@ -1,4 +1,4 @@
-"""A model that nobody has a plan for: names of its own, one norm over all heads, a gate whose halves lie in one weight."""
+"""A model that nobody has a plan for: own names, one norm over all heads, a gate's halves in one weight."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""A plan goes out and comes back; other formats get the nearest rules that are right, at a stated cost, or a reason."""
+"""A plan goes out and comes back; other formats get the nearest rules that are right, at a stated cost."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -8,7 +8,16 @@ import torch
 
 from tpscope.errors import UserError
 from tpscope.language.sharding import (
-    Cut, Edge, EdgeKind, Misfit, Region, RegionKind, Segment, Sharding, Share, Side,
+    Cut,
+    Edge,
+    EdgeKind,
+    Misfit,
+    Region,
+    RegionKind,
+    Segment,
+    Sharding,
+    Share,
+    Side,
 )  # fmt: skip
 from tpscope.language.verdict import Verdict
 from tpscope.models.read import read

@@ -20,7 +20,9 @@ from tpscope.plan.result import Review, Severity
 from tpscope.plan.review import located
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-BROKEN = sorted(path for path in (Path(__file__).parent / "broken").iterdir() if path.suffix in (".py", ".json", ".yaml"))
+BROKEN = sorted(
+    path for path in (Path(__file__).parent / "broken").iterdir() if path.suffix in (".py", ".json", ".yaml")
+)
 GOOD = [path for path in BROKEN if path.stem.endswith("_good")]
 
 
@@ -40,7 +42,9 @@ def marks(path):
         lines = text.splitlines()
         first = {name: min(i for i, line in enumerate(lines, 1) if f'"{name}"' in line) for name in tree["here"]}
         return tree["model"], [(what, first[name]) for name, what in tree["here"].items()]
-    found = [(match[1].strip(), i) for i, line in enumerate(text.splitlines(), 1) if (match := re.search("here: (.*)", line))]
+    found = [
+        (match[1].strip(), i) for i, line in enumerate(text.splitlines(), 1) if (match := re.search("here: (.*)", line))
+    ]
     return re.search(r"# model: (\S+)", text)[1], found
 
 
@@ -108,5 +112,3 @@ def test_a_foreign_plan_is_read_and_not_run(tmp_path):
     file.write_text("raise SystemExit\nPLAN = {'a.*.b': ColwiseParallel(input_layouts=Shard(1))}\n")
     (rule,) = foreign.read(f"{file}:PLAN").given.rules
     assert (rule.pattern, rule.line, rule.gathers) == ("a.*.b", 2, True)
-
-

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def derive(module: nn.Module, sample: Any, tp: int = 2) -> PlanCase:
     """The plan of your own module at `tp` ranks, with its proof: `.plan` is what `tpscope.parallelize` takes.
 
-    `sample` is what the module is called with: a tensor, a tuple of arguments or a mapping of named ones. The module is
-    copied; the copy gets random float64 weights. Raises UserError where nothing was proven, with what stands in the way.
+    `sample` is what the module is called with: a tensor, a tuple of arguments or a mapping of named ones. The module
+    is copied; the copy gets random float64 weights. Raises UserError where nothing was proven, and says why.
     """
     from tpscope.errors import UserError
     from tpscope.language.verdict import Verdict
@@ -26,5 +26,7 @@ def derive(module: nn.Module, sample: Any, tp: int = 2) -> PlanCase:
     case = choose(PlanRequest((tp,)), subject, deriver, tp)
     if case.proof.verdict is not Verdict.EQUAL or not case.plan.regions:
         why = "; ".join(item.outcome for item in case.tried)
-        raise UserError(f"{type(module).__name__} has no plan at tp {tp}: {why}; see plan.whole for what stands in the way")
+        raise UserError(
+            f"{type(module).__name__} has no plan at tp {tp}: {why}; see plan.whole for what stands in the way"
+        )
     return case

@@ -91,7 +91,9 @@ def _json(content: str, place: str) -> Iterator[Spelled]:
         tree = json.loads(content)
     except json.JSONDecodeError as error:
         raise UserError(f"{place}:{error.lineno}: no JSON ({error.msg}); mend it") from error
-    inner = next((tree[key] for key in ("tp_plan", "base_model_tp_plan") if isinstance(tree, dict) and key in tree), tree)
+    inner = next(
+        (tree[key] for key in ("tp_plan", "base_model_tp_plan") if isinstance(tree, dict) and key in tree), tree
+    )
     if not isinstance(inner, dict):
         raise UserError(f"{place} is no JSON object of module patterns and styles; write one")
     for pattern, word in inner.items():

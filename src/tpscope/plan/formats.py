@@ -59,7 +59,9 @@ def write(case: PlanCase, form: str) -> Written:
 
 
 def _text(said: Spelling, form: str, plan: Sharding) -> str:
-    lines = [f"# Written by tpscope plan for {plan.architecture} at tp {plan.tp}; these rules were proven in its engine."]
+    lines = [
+        f"# Written by tpscope plan for {plan.architecture} at tp {plan.tp}; these rules were proven in its engine."
+    ]
     lines += [f"# left whole: {name}: {why}" for name, why in said.refused.items()]
     lines += [f"# dearer: {name}: {why}" for name, why in said.dearer.items()]
     rows = {rule.pattern: _word(rule, form) for rule in said.rules}

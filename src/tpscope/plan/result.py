@@ -15,8 +15,8 @@ REVIEW = "tpscope.plan-check/1"
 
 
 class Source(StrEnum):
-    """Where a plan comes from, in the order in which they are asked: the user's file, our reviewed tables, the plan that
-    transformers ships with the model, derivation."""
+    """Where a plan comes from, in the order in which they are asked: the user's file, our reviewed tables, the plan
+    that transformers ships with the model, derivation."""
 
     CUSTOM = "custom"
     CURATED = "curated"
@@ -47,7 +47,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Spelled:
-    """A rule as it is written: `text` at `line`. `gathers`: its input comes in slices of the sequence and is gathered."""
+    """A rule as it is written: `text` at `line`. `gathers`: its input is a slice of the sequence and is gathered."""
 
     pattern: str
     kind: Kind
@@ -58,7 +58,7 @@ class Spelled:
 
 @dataclass
 class Spelling:
-    """A plan as rules of another engine. `dearer`, `refused`: by region, what costs more there, and what is left whole."""
+    """A plan as rules of another engine. By region: what costs more (`dearer`), what is left whole (`refused`)."""
 
     rules: list[Spelled] = field(default_factory=list)
     dearer: dict[str, str] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class PlanRequest:
 
     `published` is the config in its own sizes, for which the plan's cuts are checked on meta. `sources` are asked in
     this order; `given` has the plans of those that are files. `make`: a user's own module and sample, `path.py:name`.
-    `remote_code`: the folder of the model's own Python code. `review`: the one plan of `given`, in a `form`, is reviewed.
+    `remote_code`: the folder of the model's own Python code. `review`: the one plan of `given` is reviewed.
     `form`: the format of that plan, or the one that the plan is to be written in.
     """
 
@@ -140,7 +140,7 @@ class PlanProof:
 
 
 class Severity(StrEnum):
-    """wrong: numbers are off, or a rule does nothing. waste: right, and dearer than it has to be. note: good to know."""
+    """wrong: numbers are off, or a rule does nothing. waste: right, and dearer than need be. note: good to know."""
 
     WRONG = "wrong"
     WASTE = "waste"
@@ -149,7 +149,7 @@ class Severity(StrEnum):
 
 @dataclass
 class Finding:
-    """One thing that a review found: at which rule, why it is so, and what to write instead. `line` 0: not yet known."""
+    """One thing that a review found: at which rule, why it is so, and what to write instead. `line` 0: not known."""
 
     severity: Severity
     what: str
@@ -161,7 +161,7 @@ class Finding:
 
 @dataclass
 class Cost:
-    """What a plan sends in one step, forward, loss and backward: calls and payload bytes, of one decoder layer and of all.
+    """What a plan sends in a step, forward, loss and backward: calls and payload bytes, of one layer and of all.
 
     `scale`: "published" sizes (batch 1, `tokens` tokens, bfloat16), or "small" where they cannot be run on meta.
     """

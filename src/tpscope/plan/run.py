@@ -61,8 +61,8 @@ def derive(
     source: str | None = None,
     form: str = "tpscope",
 ) -> Derived:
-    """The plan for INPUT at so many ranks: `custom` is a plan file, `source` asks one source alone, `form` is the format
-    that it is to be written in.
+    """The plan for INPUT at so many ranks: `custom` is a plan file, `source` asks one source alone, `form` is the
+    format that it is to be written in.
 
     Raises UserError for a plan file that is none, or a source that is not known.
     """
@@ -101,7 +101,9 @@ def _derive_own(text: str, tp: int, say: Callable[[str, str], None], begun: floa
     if not file.is_file():
         raise UserError(f"{text}: there is no file {path}; write path/file.py:function that returns (module, sample)")
     request = PlanRequest((tp,), make=f"{file.resolve()}:{name}", sources=(Source.DERIVED,))
-    result = Derived(text, path, tp, one(request, f"plan {text}", say), versions(), command=f"tpscope plan {text} --tp {tp}")
+    result = Derived(
+        text, path, tp, one(request, f"plan {text}", say), versions(), command=f"tpscope plan {text} --tp {tp}"
+    )
     result.seconds = round(time.monotonic() - begun, 1)
     return result
 

@@ -20,7 +20,7 @@ FRAMEWORKS = {"transformers": "transformers@5.23.0", "nemo": "nemo@0.7.0+hf"}
 def through(
     text: str, form: str, model: str, tp: int, framework: str, say: Callable[[str, str], None], fresh: bool = False
 ) -> Through:
-    """The verdict of one framework on a plan's text, for INPUT at so many ranks. Raises NoFramework where it cannot run."""
+    """A framework's verdict on a plan's text, for INPUT at so many ranks. Raises NoFramework if it cannot run."""
     spec, _ = read(model)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "written_plan.py"

@@ -136,7 +136,9 @@ def reviewed(result: Review, console: Console) -> None:
     if result.error:
         console.print(Text.assemble(("NOT REVIEWED  ", "bold red"), result.error), highlight=False)
     elif result.bad:
-        console.print(Text.assemble(("BAD  ", "bold red"), f"{counts[Severity.WRONG]} wrong, {counts[Severity.WASTE]} wasted"))
+        console.print(
+            Text.assemble(("BAD  ", "bold red"), f"{counts[Severity.WRONG]} wrong, {counts[Severity.WASTE]} wasted")
+        )
     else:
         console.print(Text.assemble(("GOOD  ", "bold green"), "nothing wrong or wasted was found"))
     console.print(f"{result.file} for {result.model} {result.architecture}, tp={result.tp}", highlight=False)

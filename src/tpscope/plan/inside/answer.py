@@ -1,4 +1,4 @@
-"""One request answered: build the small model, ask the sources in order, prove, break on purpose, look at true sizes."""
+"""One request answered: build the small model, or take the user's own, and ask the sources or review a plan."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ MOST_LEFT = 0.01
 
 @dataclass
 class Subject:
-    """A small model as it is probed, and once more with the kernels that it takes by default; each with its reference."""
+    """A small model as it is probed, and with the kernels that it takes by default; each with its reference."""
 
     model: nn.Module
     sample: Sample
@@ -181,7 +181,7 @@ def _costs(subject: Subject, case: PlanCase, tp: int) -> list[Cost]:
     """What the plan sends and, beside it, what the shipped one would, region for region as it is written."""
     assert subject.published is not None
     plans = [(case.source, case.plan)]
-    if (rules := _tp_plan(subject.model)):
+    if rules := _tp_plan(subject.model):
         shipped = translate(subject.model, [spelled(*rule) for rule in rules.items()], tp)
         if shipped.plan.regions:
             plans.append((Source.SHIPPED, shipped.plan))  # as it is shipped: an entry for every column
@@ -212,9 +212,7 @@ def _classes(model: Any, plan: Sharding) -> dict[str, str]:
     return {name: found[name] for name in sorted(wanted) if name in found}
 
 
-def _proven(
-    plan: Sharding, model: Any, known: Reference, sample: Sample, source: Source
-) -> tuple[Sharding, Outcome]:
+def _proven(plan: Sharding, model: Any, known: Reference, sample: Sample, source: Source) -> tuple[Sharding, Outcome]:
     """The plan, if it is proven; a derived one else without the regions that are wrong on their own, if that is."""
     outcome = prove(model, plan, known, sample)
     if outcome.equal or source is not Source.DERIVED:

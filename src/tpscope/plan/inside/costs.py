@@ -87,10 +87,8 @@ def _calls(model: nn.Module, plan: Sharding) -> list[tuple[str, int]]:
         ids = torch.zeros((1, TOKENS), dtype=torch.int64)
         sample = replace(found, kwargs={**found.kwargs, "input_ids": ids}, ids=ids)
         output = sample.output(sharded.model)
-        if local:
-            loss = causal_loss(output, ids, sharded.vocabulary_begin, axis)
-        else:
-            loss = sample.loss(output)
+        begin = sharded.vocabulary_begin
+        loss = causal_loss(output, ids, begin, axis) if local else sample.loss(output)
         loss.backward()
     return axis.calls
 

@@ -62,7 +62,12 @@ class Deriver:
         whole = self._whole(cut)
         config: Any = getattr(self.model, "config", None)
         return Sharding(
-            getattr(config, "model_type", ""), type(self.model).__name__, ranks, regions, whole, sum(mine.values()) / max(1, total)
+            getattr(config, "model_type", ""),
+            type(self.model).__name__,
+            ranks,
+            regions,
+            whole,
+            sum(mine.values()) / max(1, total),
         )
 
     def _all_names(self) -> set[str]:
@@ -140,8 +145,8 @@ class Deriver:
     def _tried(self, trial: Trial, key: Any, ranks: int) -> _Found | str:
         """What came of a trial, or in words why it is no region ("" where there is nothing to say).
 
-        Where a module inside couples all slices, a trial of a whole module is tried again with that one between a gather
-        and a split.
+        Where a module inside couples all slices, a trial of a whole module is tried again with that one between a
+        gather and a split.
         """
         if key not in self._touches:
             if not trial.ready():
@@ -188,7 +193,9 @@ class Deriver:
         for name, module in self.model.named_modules():
             if any(True for _ in module.children()) or (call := self.calls.single(name)) is None:
                 continue
-            if any(f"{name}.{key}" in region.shares for key, _ in module.named_parameters() for region in self._regions):
+            if any(
+                f"{name}.{key}" in region.shares for key, _ in module.named_parameters() for region in self._regions
+            ):
                 continue
             tables = {key: p for key, p in module.named_parameters(recurse=False) if p.dim() == 2}
             for key, table in tables.items():

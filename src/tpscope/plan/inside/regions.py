@@ -28,6 +28,7 @@ def is_lookup(module: nn.Module, key: str, args: tuple[Any, ...], kwargs: dict[s
 
 
 def table_region(kind: RegionKind, name: str, dims: dict[str, int], module: nn.Module, entries: str) -> Region:
+    """The region of a table: a weight cut along its entries, which need not divide by the ranks."""
     size = next(module.get_parameter(key).shape[dim] for key, dim in dims.items())
     shares = {}
     for key, parameter in module.named_parameters(recurse=False):

@@ -28,7 +28,7 @@ Proof = Callable[[Sharding], Outcome]
 
 @dataclass
 class Reviewer:
-    """Reviews plans for one model at one number of ranks. `derived` is asked once, and only if something is left whole."""
+    """Reviews plans for one model at one number of ranks. `derived` is asked if something is left whole."""
 
     model: nn.Module
     sample: Sample
@@ -50,7 +50,9 @@ class Reviewer:
         else:
             found = translate(self.model, given.rules, self.tp)
             for item in found.problems:
-                self._add(Severity.WRONG, item.what, item.rule or "", item.why, _REMEDIES.get(item.what, "correct the rule"))
+                self._add(
+                    Severity.WRONG, item.what, item.rule or "", item.why, _REMEDIES.get(item.what, "correct the rule")
+                )
         self._tied(found)
         outcome = self._prove(found.plan) if found.plan.regions else Outcome(False, error="the plan cuts nothing")
         if not outcome.equal:
@@ -111,7 +113,9 @@ class Reviewer:
             at = _rule(found, (*region.entries, *region.exits)[0]) or region.exits[0]
             if mended is None:
                 why = alone.error or _numbers(alone)
-                self._add(Severity.WRONG, "computes something else", at, f"{region.exits[0]}: {why}", "cut it another way")
+                self._add(
+                    Severity.WRONG, "computes something else", at, f"{region.exits[0]}: {why}", "cut it another way"
+                )
                 continue
             what, remedy, names = mended
             for name in sorted(set(map(wildcard, names))):
@@ -138,7 +142,10 @@ class Reviewer:
         once = {name: replace(region.shares[name], once=not region.shares[name].once) for name in vectors}
         tries.append(("counted on every rank", "count {} once, on one rank", once, vectors))
         for what, remedy, shares, names in tries:
-            if names and self._prove(replace(plan, regions=(replace(region, shares={**region.shares, **shares}),))).equal:
+            if (
+                names
+                and self._prove(replace(plan, regions=(replace(region, shares={**region.shares, **shares}),))).equal
+            ):
                 yield what, remedy, names
 
     def _gathered(self, found: Translation) -> None:
@@ -195,9 +202,9 @@ class Reviewer:
             return
         vocabulary = head.weight.shape[0]
         if form == "torch":
-            why = f"every rank gets all {vocabulary} logits of a token; a loss on slices needs two numbers a token"
+            why = f"every rank gets all {vocabulary} logits of a token; a loss on slices needs two numbers"
             self._add(Severity.WASTE, "head gathered for nothing", rule, why,
-                      "ColwiseParallel(output_layouts=Shard(-1), use_local_output=False) and a loss on slices")  # fmt: skip
+                      "ColwiseParallel(output_layouts=Shard(-1), use_local_output=False), a loss on slices")  # fmt: skip
         else:
             self._add(Severity.NOTE, "head gathered", rule, "the model's own loss in transformers reads whole logits",
                       "tpscope.parallelize keeps them cut")  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from tpscope.language.sharding import Region, RegionKind, Sharding, Share
+from tpscope.language.sharding import EdgeKind, Region, RegionKind, Sharding, Share, Side
 from tpscope.plan.inside.prove import Outcome
 from tpscope.plan.inside.translate import translate
 from tpscope.plan.result import Kind, Spelled, Spelling
@@ -83,6 +83,10 @@ def _grouped(region: Region, classes: Mapping[str, str], sizes: Mapping[str, tup
 
 def _candidates(group: _Region) -> Iterator[tuple[list[Spelled], str, str]]:
     """Rules, what they cost beyond the plan, and, instead of rules, why there are none."""
+    crossed = {(edge.side, edge.kind) for edge in group.region.edges}
+    if crossed and crossed <= {(Side.OUTPUT, EdgeKind.GATHER), (Side.INPUT, EdgeKind.SPLIT)}:
+        # The plan itself has these edges, at the modules that the styles gather and split at.
+        yield _gathered(group)[0], "", ""
     for sums in (True, False):
         try:
             yield _direct(group, sums), "", ""
@@ -139,7 +143,9 @@ def _bare(group: _Region, owner: str, shares: Mapping[str, Share]) -> list[Spell
     cut = {leaf: share.cut for leaf, share in shares.items() if share.cut is not None}
     for leaf, share in shares.items():
         if share.once:
-            raise Inexpressible(f"{owner}.{leaf} is to count once, and the style of its module adds it up on every rank")
+            raise Inexpressible(
+                f"{owner}.{leaf} is to count once, and the style of its module adds it up on every rank"
+            )
     for leaf, piece in cut.items():
         name = f"{owner}.{leaf}"
         axes = len(group.sizes.get(name, ()))

@@ -78,7 +78,7 @@ class Sample:
     """What a model is run with, and the scalar that its gradients are those of.
 
     `ids` are the token ids among the arguments, None where there are none. `causal`: the output is logits
-    `[batch, sequence, vocabulary]` of the next token; else the scalar is a sum of the output under fixed random weights.
+    `[batch, sequence, vocabulary]` of the next token; else the scalar is the output's sum under fixed random weights.
     """
 
     args: tuple[Any, ...]

@@ -57,7 +57,7 @@ def _plan_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callable[
             str | None, typer.Option("--json", help="Write the answer as JSON (- for standard output).")
         ] = None,
     ) -> None:
-        """Find a tensor-parallel plan (your own, curated, shipped, or derived by experiments), prove it, and write it."""
+        """Find a tensor-parallel plan (yours, curated, shipped, or derived by experiments), prove it, and write it."""
         from tpscope.plan import formats
         from tpscope.plan.run import derive
         from tpscope.plan.through import FRAMEWORKS, through

@@ -204,7 +204,7 @@ class Reviewer:
         if form == "torch":
             why = f"every rank gets all {vocabulary} logits of a token; a loss on slices needs two numbers"
             self._add(Severity.WASTE, "head gathered for nothing", rule, why,
-                      "ColwiseParallel(output_layouts=Shard(-1), use_local_output=False), a loss on slices")  # fmt: skip
+                      "ColwiseParallel(output_layouts=Shard(-1), use_local_output=False)")  # fmt: skip
         else:
             self._add(Severity.NOTE, "head gathered", rule, "the model's own loss in transformers reads whole logits",
                       "tpscope.parallelize keeps them cut")  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+
 from tpscope.language.sharding import Cut, Segment, Share
 from tpscope.plan.inside.touch import Touches
 
@@ -90,17 +92,35 @@ def _spread(touches: Touches, seed: str, dim: int) -> dict[str, int]:
 
 
 def _pieces(touches: Touches, name: str, dim: int, other: str, axis: int) -> int:
-    """Into how many independent pieces the touches of one tensor's slices on another's fall; 0 if there are none."""
+    """Into how many independent pieces the touches of one tensor's slices on another's fall; 0 if there are none.
+
+    Slices that act on more than most do are left out, up to half of them, while all is one piece: ranks may share them
+    (one KV head in a fused weight).
+    """
+    rows = [(row.index, row.hits[other][axis]) for row in touches.rows.get((name, dim), ()) if other in row.hits]
+    standing = list(touches.same.get((name, dim), {}).values())
+    slices = {index: 1 + standing.count(index) for index, _ in rows}
+    levels = sorted({int(hit.sum()) for _, hit in rows}, reverse=True)
+    found = 0
+    for most in levels[:_MOST_LEVELS]:
+        kept = [(index, hit) for index, hit in rows if int(hit.sum()) <= most]
+        if 2 * sum(slices[index] for index, _ in kept) < sum(slices.values()):
+            break
+        found = 1 if all(bool(hit.all()) for _, hit in kept) else _joined(other, kept)
+        if found > 1:
+            break
+    return found
+
+
+def _joined(other: str, rows: list[tuple[int, torch.Tensor]]) -> int:
+    """The pieces that a tensor falls into, of which each row joins what it hits."""
     groups = _Groups()
     used: set[Slice] = set()
-    for row in touches.rows.get((name, dim), ()):
-        hit = row.hits.get(other, {}).get(axis)
-        if hit is None:
-            continue
+    for number, hit in rows:
         if bool(hit.all()):
             return 1
         for index in hit.nonzero().flatten().tolist():
-            groups.join(("", row.index), (other, index))
+            groups.join(("", number), (other, index))
             used.add((other, index))
     return len({groups.root(item) for item in used})
 
@@ -139,12 +159,24 @@ def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> _Family:
     # What most others depend on is shared first: the KV heads of grouped queries where ranks are more than KV heads.
     for least in (float("inf"), *degrees[:_MOST_LEVELS]):
         shared = {item for item, number in degree.items() if number >= least}
+        shared |= {(other, index) for name, index in shared for other in _beside(touches, dims, name)}
         try:
             return _assign(touches, dict(dims), edges, shared, ranks)
         except Stuck as stuck:
             first = first or stuck
     assert first is not None
     raise first
+
+
+def _beside(touches: Touches, dims: dict[str, int], name: str) -> list[str]:
+    """Vectors of the same module that are as long as a matrix along its dimension: its biases go where its rows go."""
+    if len(touches.sizes[name]) < 2:
+        return []
+    home, length = name.rpartition(".")[0], touches.sizes[name][dims[name]]
+    return [
+        other for other, size in touches.sizes.items()
+        if other != name and other.rpartition(".")[0] == home and size == (length,)
+    ]  # fmt: skip
 
 
 def _edges(touches: Touches, dims: dict[str, int]) -> Iterator[tuple[Slice, Slice]]:

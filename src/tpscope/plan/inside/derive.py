@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +11,10 @@ from torch import nn
 from tpscope.language.plan import wildcard
 from tpscope.language.sharding import Edge, EdgeKind, Region, RegionKind, Sharding, Side, Whole
 from tpscope.plan.inside.coupling import eased
+from tpscope.plan.inside.layers import entries_of, join, owned, structure, tops
 from tpscope.plan.inside.regions import is_lookup, merged, table_region
 from tpscope.plan.inside.settings import Fit, fitting
-from tpscope.plan.inside.subject import Calls, Sample, fresh, record, replica, stirred_call
+from tpscope.plan.inside.subject import Calls, Sample, record, replica, stirred_call
 from tpscope.plan.inside.touch import Prober, Touches, Trial
 from tpscope.plan.inside.units import Division, Stuck, divisions
 
@@ -50,7 +50,7 @@ class Deriver:
         """The plan at a number of ranks."""
         self._reasons: dict[str, str] = {}
         self._regions: list[Region] = []
-        for top in _tops(self.model):
+        for top in tops(self.model):
             self._search(top, ranks)
             self._spans(top, ranks)
         self._ends(ranks)
@@ -94,7 +94,7 @@ class Deriver:
         module, call = self.model.get_submodule(name), self.calls.single(name)
         children = [child for child, part in module.named_children() if any(True for _ in part.parameters())]
         if call is not None and children and any(p.dim() > 1 for p in module.parameters()):
-            found = self._try(Trial(module, stirred_call(call)), ("module", _structure(module)), ranks)
+            found = self._try(Trial(module, stirred_call(call)), ("module", structure(module)), ranks)
             if isinstance(found, _Found):
                 self._add(name, (name,), name, found)
                 return
@@ -103,7 +103,7 @@ class Deriver:
         elif call is None and name in self.calls.by_name:
             self._reasons.setdefault(name, f"called {len(self.calls.by_name[name])} times in one forward pass")
         for child in children:
-            self._search(_join(name, child), ranks)
+            self._search(join(name, child), ranks)
 
     def _spans(self, top: str, ranks: int) -> None:
         """Runs of modules inside one layer that are no module of their own (fc1 and fc2 beside a norm)."""
@@ -112,7 +112,13 @@ class Deriver:
             return
         root = self.model.get_submodule(top)
         covered = {name for region in self._regions for name in region.shares}
-        leaves = [name for name in self._leaves(root, top) if not _owned(root, name, top) & covered]
+        # Modules that fall apart into parts that do not go round: runs inside them do not either.
+        odd = [place for place, why in self._reasons.items() if why.endswith(_uneven(ranks))]
+        leaves = [
+            name for name in self._leaves(root, top)
+            if not owned(root, name, top) & covered
+            and not any(join(top, name).startswith(f"{place}.") for place in odd)
+        ]  # fmt: skip
         begin = 0
         for end, leaf in enumerate(leaves):
             if not any(p.dim() > 1 for p in root.get_submodule(leaf).parameters()):
@@ -122,19 +128,19 @@ class Deriver:
                 if not any(p.dim() > 1 for p in root.get_submodule(leaves[first]).parameters()):
                     continue
                 trial = Trial(root, stirred_call(call), members, leaf)
-                found = self._try(trial, ("span", _structure(root), members), ranks)
+                found = self._try(trial, ("span", structure(root), members), ranks)
                 if isinstance(found, _Found):
-                    entries = tuple(_join(top, name) for name in _entries(trial))
-                    self._add(top, entries, _join(top, leaf), found)
+                    entries = tuple(join(top, name) for name in entries_of(trial))
+                    self._add(top, entries, join(top, leaf), found)
                     begin = end + 1
                     break
                 if found:
-                    self._reasons.setdefault(_join(top, leaf), found)
+                    self._reasons.setdefault(join(top, leaf), found)
 
     def _leaves(self, root: nn.Module, top: str) -> list[str]:
         """Modules under a layer that hold parameters themselves and are called once, in the order of their calls."""
         names = [n for n, m in root.named_modules() if n and any(True for _ in m.parameters(recurse=False))]
-        called = [(self.calls.single(_join(top, name)), name) for name in names]
+        called = [(self.calls.single(join(top, name)), name) for name in names]
         return [name for _, name in sorted((call.order, name) for call, name in called if call is not None)]
 
     def _try(self, trial: Trial, key: Any, ranks: int) -> _Found | str:
@@ -153,7 +159,7 @@ class Deriver:
                 return ""
             self._touches[key] = Prober(trial).run()
         found = self._divided(trial, self._touches[key], ranks)
-        if isinstance(found, _Found) or trial.exit or found.endswith(f"do not divide by {ranks} ranks"):
+        if isinstance(found, _Found) or trial.exit or found.endswith(_uneven(ranks)):
             return found
         if key not in self._eased:
             self._eased[key] = eased(trial)
@@ -178,9 +184,9 @@ class Deriver:
         return reason or "every slice of every weight acts on all others"
 
     def _add(self, root: str, entries: tuple[str, ...], exit_: str, found: _Found) -> None:
-        shares = {_join(root, name): share for name, share in found.division.shares.items()}
-        settings = {_join(root, name): divisor for name, divisor in found.fit.settings.items()}
-        edges = tuple(edge for name in found.fit.gathered for edge in _around(_join(root, name)))
+        shares = {join(root, name): share for name, share in found.division.shares.items()}
+        settings = {join(root, name): divisor for name, divisor in found.fit.settings.items()}
+        edges = tuple(edge for name in found.fit.gathered for edge in _around(join(root, name)))
         why = f"a sum of {found.division.units} independent parts; the ranks' outputs added up to the whole output"
         if edges:
             why += f"; {', '.join(found.fit.gathered)} couple all of them and run whole"
@@ -247,61 +253,10 @@ class Deriver:
         return call is not None and isinstance(call.output, torch.Tensor) and call.output.shape[-1] == size
 
 
-def _tops(model: nn.Module) -> Iterator[str]:
-    """Elements of lists of modules that are in no other list: the layers, whatever they are called; without a list the
-    model itself."""
-    lists = [name for name, module in model.named_modules() if name and _lists(module)]
-    outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-    for name in outer:
-        yield from (f"{name}.{child}" for child, _ in model.get_submodule(name).named_children())
-    if not outer:
-        yield ""
-
-
 def _around(module: str) -> tuple[Edge, Edge]:
     return Edge(module, Side.INPUT, EdgeKind.GATHER), Edge(module, Side.OUTPUT, EdgeKind.SPLIT)
 
 
-def _lists(module: nn.Module) -> bool:
-    """True for a list of layers; a Sequential of plain modules is rather one function."""
-    blocks = isinstance(module, nn.Sequential) and any(True for part in module for _ in part.children())
-    return isinstance(module, nn.ModuleList) or blocks
-
-
-def _join(name: str, child: str) -> str:
-    return f"{name}.{child}".strip(".")
-
-
-def _structure(module: nn.Module) -> tuple[Any, ...]:
-    """What two modules have in common if they are computed alike."""
-    shapes = tuple((name, tuple(p.shape)) for name, p in module.named_parameters())
-    numbers = tuple((key, v) for key, v in vars(module).items() if type(v) is int and key != "layer_idx")
-    return type(module), shapes, tuple(type(part) for part in module.modules()), numbers
-
-
-def _owned(root: nn.Module, leaf: str, top: str) -> set[str]:
-    return {_join(top, f"{leaf}.{name}") for name, _ in root.get_submodule(leaf).named_parameters(recurse=False)}
-
-
-def _entries(trial: Trial) -> list[str]:
-    """Members whose input does not depend on what other members compute."""
-    inputs: list[dict[str, list[torch.Tensor]]] = []
-    for changed in (False, True):
-        own = trial.copy()
-        kept: dict[str, list[torch.Tensor]] = {}
-        for name in own.members:
-            module = own.root.get_submodule(name)
-            if changed:
-                with torch.no_grad():
-                    for parameter in module.parameters():
-                        parameter.add_(torch.ones_like(parameter))
-            module.register_forward_pre_hook(
-                lambda _, args, name=name, kept=kept: kept.setdefault(name, []).extend(
-                    item.clone() for item in args if isinstance(item, torch.Tensor)
-                )
-            )
-        with torch.no_grad():
-            own.root(*fresh(own.call.args), **fresh(own.call.kwargs))
-        inputs.append(kept)
-    before, after = inputs
-    return [n for n in trial.members if all(torch.equal(a, b) for a, b in zip(before[n], after[n], strict=True))]
+def _uneven(ranks: int) -> str:
+    """How units.py ends what it says of groups that do not go round."""
+    return f"do not divide by {ranks} ranks"

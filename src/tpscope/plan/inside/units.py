@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from tpscope.language.sharding import Cut, Segment, Share
+from tpscope.plan.inside.pieces import MOST_LEVELS, Groups, Slice, pieces
 from tpscope.plan.inside.touch import Touches
 
-Slice = tuple[str, int]
 # Dimension by tensor, cut by tensor, number of independent groups.
 _Family = tuple[dict[str, int], dict[str, Cut], int]
-# How many kinds of slices (KV weights, their biases) may be shared by ranks at most.
-_MOST_LEVELS = 8
 
 
 class Stuck(Exception):
@@ -83,65 +79,12 @@ def _spread(touches: Touches, seed: str, dim: int) -> dict[str, int]:
         for other, shape in touches.sizes.items():
             if other in dims or other in touches.idle:
                 continue
-            pieces = {axis: _pieces(touches, name, dims[name], other, axis) for axis in range(len(shape))}
-            best = max(pieces, key=lambda axis: pieces[axis], default=0)
-            if pieces and pieces[best] > 1:
+            counts = {axis: pieces(touches, name, dims[name], other, axis) for axis in range(len(shape))}
+            best = max(counts, key=lambda axis: counts[axis], default=0)
+            if counts and counts[best] > 1:
                 dims[other] = best
                 waiting.append(other)
     return dims
-
-
-def _pieces(touches: Touches, name: str, dim: int, other: str, axis: int) -> int:
-    """Into how many independent pieces the touches of one tensor's slices on another's fall; 0 if there are none.
-
-    Slices that act on more than most do are left out, up to half of them, while all is one piece: ranks may share them
-    (one KV head in a fused weight).
-    """
-    rows = [(row.index, row.hits[other][axis]) for row in touches.rows.get((name, dim), ()) if other in row.hits]
-    standing = list(touches.same.get((name, dim), {}).values())
-    slices = {index: 1 + standing.count(index) for index, _ in rows}
-    levels = sorted({int(hit.sum()) for _, hit in rows}, reverse=True)
-    found = 0
-    for most in levels[:_MOST_LEVELS]:
-        kept = [(index, hit) for index, hit in rows if int(hit.sum()) <= most]
-        if 2 * sum(slices[index] for index, _ in kept) < sum(slices.values()):
-            break
-        found = 1 if all(bool(hit.all()) for _, hit in kept) else _joined(other, kept)
-        if found > 1:
-            break
-    return found
-
-
-def _joined(other: str, rows: list[tuple[int, torch.Tensor]]) -> int:
-    """The pieces that a tensor falls into, of which each row joins what it hits."""
-    groups = _Groups()
-    used: set[Slice] = set()
-    for number, hit in rows:
-        if bool(hit.all()):
-            return 1
-        for index in hit.nonzero().flatten().tolist():
-            groups.join(("", number), (other, index))
-            used.add((other, index))
-    return len({groups.root(item) for item in used})
-
-
-class _Groups:
-    """Union-find."""
-
-    def __init__(self) -> None:
-        self._parent: dict[Slice, Slice] = {}
-
-    def root(self, item: Slice) -> Slice:
-        path = []
-        while (parent := self._parent.get(item, item)) != item:
-            path.append(item)
-            item = parent
-        for passed in path:
-            self._parent[passed] = item
-        return item
-
-    def join(self, one: Slice, other: Slice) -> None:
-        self._parent[self.root(one)] = self.root(other)
 
 
 def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> _Family:
@@ -157,7 +100,7 @@ def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> _Family:
     degrees = sorted(set(degree.values()), reverse=True)
     first: Stuck | None = None
     # What most others depend on is shared first: the KV heads of grouped queries where ranks are more than KV heads.
-    for least in (float("inf"), *degrees[:_MOST_LEVELS]):
+    for least in (float("inf"), *degrees[:MOST_LEVELS]):
         shared = {item for item, number in degree.items() if number >= least}
         shared |= {(other, index) for name, index in shared for other in _beside(touches, dims, name)}
         try:
@@ -193,7 +136,7 @@ def _edges(touches: Touches, dims: dict[str, int]) -> Iterator[tuple[Slice, Slic
 def _assign(
     touches: Touches, dims: dict[str, int], edges: list[tuple[Slice, Slice]], shared: set[Slice], ranks: int
 ) -> _Family:
-    groups = _Groups()
+    groups = Groups()
     for one, other in edges:
         if one not in shared and other not in shared:
             groups.join(one, other)

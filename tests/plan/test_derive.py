@@ -140,12 +140,11 @@ def test_the_answer_has_a_proof_and_controls_that_were_found():
 
 
 def test_biases_of_shared_heads_are_shared_with_them():
-    config = default_config("glm")
-    assert config["num_key_value_heads"] == 2
-    (case,) = answer(PlanRequest((4,), config, controls=False)).cases
-    assert share(case.plan, "v_proj.bias").cut.segments == (Segment(16, copies=2),)
-    assert share(case.plan, "q_proj.bias").cut.segments == (Segment(256),)
-    assert case.proof.verdict is Verdict.EQUAL
+    probed = Probed("qwen2.5-7b", num_key_value_heads=2, num_attention_heads=4, num_hidden_layers=1)
+    plan = probed.plan(4)
+    assert share(plan, "v_proj.bias").cut.segments == (Segment(share(plan, "v_proj.bias").cut.size, copies=2),)
+    assert not share(plan, "q_proj.bias").cut.overlaps
+    assert probed.outcome(plan).equal
 
 
 def test_one_kv_head_in_a_fused_weight_is_on_every_rank():

@@ -9,29 +9,33 @@ from tpscope.language.sharding import Cut, Segment
 from tpscope.language.verdict import Verdict
 from tpscope.models.read import read
 from tpscope.models.shrink import shrink
-from tpscope.plan.inside.answer import answer
+from tpscope.plan.inside.answer import answer, default_config
 from tpscope.plan.inside.derive import Deriver
 from tpscope.plan.inside.prove import prove, reference
-from tpscope.plan.inside.subject import build
+from tpscope.plan.inside.subject import Sample, build
 from tpscope.plan.result import PlanRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    torch.set_num_threads(1)
 
 
 class Probed:
     """A small model of a catalog entry, its reference, and plans by number of ranks."""
 
     def __init__(self, name, **changes):
-        torch.set_num_threads(1)
         self.model = build({**shrink(read(name)[0].config, experts=4).config, **changes}, "eager")
         self.deriver = Deriver(self.model)
-        self.known = reference(self.model, self.deriver.ids)
+        self.known = reference(self.model, Sample.of(self.model))
 
     def plan(self, ranks):
         return self.deriver.derive(ranks)
 
     def outcome(self, plan):
-        return prove(self.model, plan, self.known, self.deriver.ids)
+        return prove(self.model, plan, self.known, Sample.of(self.model))
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +137,19 @@ def test_the_answer_has_a_proof_and_controls_that_were_found():
     assert all(case.proof.controls.values())
     assert not case.misfit
     assert case.fraction > 0.999
+
+
+def test_biases_of_shared_heads_are_shared_with_them():
+    probed = Probed("qwen2.5-7b", num_key_value_heads=2, num_attention_heads=4, num_hidden_layers=1)
+    plan = probed.plan(4)
+    assert share(plan, "v_proj.bias").cut.segments == (Segment(share(plan, "v_proj.bias").cut.size, copies=2),)
+    assert not share(plan, "q_proj.bias").cut.overlaps
+    assert probed.outcome(plan).equal
+
+
+def test_one_kv_head_in_a_fused_weight_is_on_every_rank():
+    (case,) = answer(PlanRequest((2,), default_config("gpt_bigcode"), controls=False)).cases
+    found = share(case.plan, "c_attn.weight")
+    assert found.cut.segments == (Segment(96), Segment(16, copies=2))
+    assert found.summed
+    assert case.proof.verdict is Verdict.EQUAL

@@ -47,10 +47,11 @@ class _Passage:
     result: torch.Tensor | None = None
 
 
-def hook_sum(model: nn.Module, region: Region, axis: Axis, stream: Stream | None) -> None:
-    """f in front of the entries, g behind the exit; with a stream, gather and reduce-scatter."""
+def hook_sum(model: nn.Module, region: Region, axis: Axis, stream: Stream | None, shared: bool = True) -> None:
+    """f in front of the entries, g behind the exit; with a stream, gather and reduce-scatter. `shared`: entries that
+    are given the same tensor share its collective."""
     passage = _Passage()
-    several = len(region.entries) > 1
+    several = shared and len(region.entries) > 1
 
     def enter(item: torch.Tensor) -> torch.Tensor:
         part = stream is not None and stream.is_part(item)
@@ -86,16 +87,17 @@ def hook_sum(model: nn.Module, region: Region, axis: Axis, stream: Stream | None
     border(exit_, exit_.register_forward_hook, after)
 
 
-def hook_head(module: nn.Module, sizes: tuple[int, ...], axis: Axis, gather: bool) -> None:
-    """f in front of the head; behind it the slices of the logits side by side, if wanted."""
+def hook_head(module: nn.Module, sizes: tuple[int, ...], axis: Axis, enter: bool, gather: bool) -> None:
+    """f in front of the head, if it is an entry; behind it the slices of the logits side by side, if wanted."""
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        def enter(item: torch.Tensor) -> torch.Tensor:
+        def copied(item: torch.Tensor) -> torch.Tensor:
             return copy_to_ranks(item, axis) if item.is_floating_point() and item.requires_grad else item
 
-        return changed((args, kwargs), enter)
+        return changed((args, kwargs), copied)
 
-    border(module, module.register_forward_pre_hook, before, kwargs=True)
+    if enter:
+        border(module, module.register_forward_pre_hook, before, kwargs=True)
     if gather:
         border(module, module.register_forward_hook, lambda _, args, output: gather_last(output, sizes, axis))
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tpscope.engine.collectives import Axis
+from tpscope.engine.edges import hook_edge
 from tpscope.engine.gradients import reopen_gradients, replaced, watch
 from tpscope.engine.held import Held, State, attach, note
 from tpscope.engine.hooks import hook_head, hook_lookup, hook_once, hook_sum
@@ -40,13 +41,15 @@ def parallelize(
     logits: Literal["sharded", "whole", "deferred"] = "whole",
     sums: Literal["backward", "step"] = "backward",
     sequence_parallel: bool = False,
+    entries: Literal["shared", "each"] = "shared",
 ) -> Sharded:
     """Shard `model` in place.
 
     `logits`: every rank's slice of the vocabulary, the whole, or whole but computed only if somebody looks at them (the
     loss does not). `sums`: when gradients that are parts are added: in every backward pass, so that they are right at
     any time, or once a step (`gradients.finish_gradients`). `sequence_parallel`: activations between regions are shared
-    out over the sequence; `axis` then is a `SequenceAxis`, else an `Axis`.
+    out over the sequence; `axis` then is a `SequenceAxis`, else an `Axis`. `entries`: those that are given the same
+    tensor share its collective, or each has its own, as in engines that know single modules only.
 
     Raises UserError before anything is changed where the plan is for another number of ranks or does not fit.
     """
@@ -66,8 +69,10 @@ def parallelize(
     stream = Stream(axis) if sequence_parallel else None
     begin = 0
     for region in regions:
+        for edge in region.edges:
+            hook_edge(model.get_submodule(edge.module), edge, axis)
         if region.kind is RegionKind.SUM:
-            hook_sum(model, region, axis, stream)
+            hook_sum(model, region, axis, stream, entries == "shared")
             continue
         module = model.get_submodule(region.exits[0])
         ends = _vocabulary(region, cuts, axis)
@@ -77,7 +82,7 @@ def parallelize(
         begin = ends[axis.rank][0]
         sizes = tuple(end - start for start, end in ends)
         late = logits == "deferred" and deferred(module, sizes, axis)
-        hook_head(module, sizes, axis, gather=logits != "sharded" and not late)
+        hook_head(module, sizes, axis, bool(region.entries), gather=logits != "sharded" and not late)
     for name, share in ((name, share) for region in regions for name, share in region.shares.items()):
         if share.once:
             owner, _, leaf = name.rpartition(".")

@@ -70,6 +70,7 @@ def _instances(model: nn.Module, region: Region) -> Iterator[Region]:
                 exits=tuple(_filled(pattern, numbers) for pattern in region.exits),
                 shares=shares,
                 settings=settings,
+                edges=tuple(replace(edge, module=_filled(edge.module, numbers)) for edge in region.edges),
             )
 
 

@@ -80,7 +80,8 @@ def drops(module: nn.Module) -> bool:
 def fork_region(model: nn.Module, region: Region, cuts: dict[str, Cut], streams: Streams) -> None:
     """A region's dropouts draw from the rank's own stream; those behind its last weight, on partial sums, from the
     shared one: dropping the same of every term drops it of the sum."""
-    entry, exit_ = model.get_submodule(region.entries[0]), model.get_submodule(region.exits[0])
+    exit_ = model.get_submodule(region.exits[0])
+    entry = model.get_submodule(region.entries[0]) if region.entries else exit_
     inner = [entry, exit_] if entry is not exit_ else [exit_]
     if not any(drops(module) for module in inner):
         return

@@ -10,7 +10,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from tpscope.errors import UserError
-from tpscope.language.sharding import Cut, Region, RegionKind, Segment, Sharding, Share
+from tpscope.language.sharding import Cut, Edge, EdgeKind, Region, RegionKind, Segment, Sharding, Share, Side
 
 SCHEMA = "tpscope.sharding/1"
 _WIDTH = 160
@@ -38,6 +38,8 @@ def _region(region: Region) -> dict[str, Any]:
     found["parameters"] = {name: _share(share) for name, share in region.shares.items()}
     if region.settings:
         found["divide"] = dict(region.settings)
+    if region.edges:
+        found["edges"] = [_flow({"module": e.module, "at": e.side.value, "does": e.kind.value}) for e in region.edges]
     return found
 
 
@@ -54,6 +56,10 @@ def _share(share: Share) -> CommentedMap:
         found["gradient"] = "sum"
     if share.once:
         found["counted"] = "once"
+    return _flow(found)
+
+
+def _flow(found: dict[str, Any]) -> CommentedMap:
     flow = CommentedMap(found)
     flow.fa.set_flow_style()
     return flow
@@ -78,9 +84,11 @@ def _read_region(tree: dict[str, Any]) -> Region:
     kind = next(kind for kind in RegionKind if kind.value in tree)
     shares = {name: _read_share(item) for name, item in tree["parameters"].items()}
     exits = (tree[kind.value],)
+    edges = tuple(Edge(edge["module"], Side(edge["at"]), EdgeKind(edge["does"])) for edge in tree.get("edges", ()))
     return Region(
-        kind, tuple(tree.get("entries", exits)), exits, shares, tree.get("divide", {}), tuple(tree.get("outputs", (0,)))
-    )
+        kind, tuple(tree.get("entries", exits)), exits, shares, dict(tree.get("divide", {})),
+        tuple(tree.get("outputs", (0,))), edges=edges,
+    )  # fmt: skip
 
 
 def _read_share(tree: dict[str, Any]) -> Share:

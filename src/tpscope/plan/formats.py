@@ -1,8 +1,4 @@
-"""The plan in the formats of other engines. What a format cannot say is refused with the reason.
-
-Those formats speak of modules, one style each, and gather or reduce at every module's border. A region of ours comes
-over if each of its weights is that of a Linear cut the plain way and nothing else is needed.
-"""
+"""A plan written in the formats of other engines, from rules that were proven; what they cost stands above them."""
 
 from __future__ import annotations
 
@@ -10,103 +6,80 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tpscope.errors import UserError
-from tpscope.language.sharding import Region, RegionKind, Sharding, Share
+from tpscope.language.sharding import RegionKind, Sharding
 from tpscope.plan import files
-from tpscope.plan.result import PlanCase
+from tpscope.plan.result import Kind, PlanCase, Spelled, Spelling
 
 FORMATS = ("tpscope", "nemo", "transformers", "torch")
-_STYLES = {
-    "transformers": {
-        "colwise": "colwise", "rowwise": "rowwise", "lookup": "embedding_rowwise", "head": "colwise_gather_output",
-        "sum": "replicated_with_grad_allreduce",
-    },
-    "torch": {
-        "colwise": "ColwiseParallel()", "rowwise": "RowwiseParallel()",
-        "lookup": "RowwiseParallel(input_layouts=Replicate())", "head": "ColwiseParallel(output_layouts=Replicate())",
-    },
+# The name that the plan has in a written Python file.
+NAMES = {"transformers": "TP_PLAN", "nemo": "PLAN", "torch": "PLAN"}
+_COLUMN = {
+    Kind.COLUMN: "ColwiseParallel()", Kind.ROW: "RowwiseParallel()",
+    Kind.GATHERED: "ColwiseParallel(output_layouts=Replicate())",
+    Kind.SPLIT: "RowwiseParallel(input_layouts=Replicate())",
+    Kind.LOOKUP: "RowwiseParallel(input_layouts=Replicate())",
 }  # fmt: skip
-_STYLES["nemo"] = _STYLES["torch"]
-_IMPORTS = (
-    "from torch.distributed.tensor import Replicate\n"
-    "from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel\n"
-)
+_WORDS: dict[str, dict[Kind, str]] = {
+    "transformers": {
+        Kind.COLUMN: "colwise", Kind.PACKED: "packed_colwise", Kind.ROW: "rowwise", Kind.PACKED_ROW: "packed_rowwise",
+        Kind.GATHERED: "colwise_gather_output", Kind.SPLIT: "rowwise_split_input", Kind.LOOKUP: "embedding_rowwise",
+        Kind.EXPERTS: "moe_tp_experts", Kind.SUM: "replicated_with_grad_allreduce", Kind.WHOLE: "local_params",
+    },
+    "torch": _COLUMN,
+    "nemo": {**_COLUMN, Kind.SUM: "ReplicatedWithGradAllReduce()"},
+}  # fmt: skip
+_SHARDED_HEAD = "ColwiseParallel(output_layouts=Shard(-1), use_local_output=False)"
+_IMPORTS = {
+    "torch": ("Replicate", ""),
+    "nemo": (
+        "Replicate, Shard",
+        "from nemo_automodel.components.distributed.parallel_styles import ReplicatedWithGradAllReduce\n",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Written:
-    """A plan in one format. `refused`: what it cannot say, by region, with the reason; those regions stay whole."""
+    """A plan in one format. By region: `refused` stays whole, with the reason; `dearer` costs more than in ours."""
 
     text: str
     refused: Mapping[str, str]
-
-
-class Inexpressible(ValueError):
-    """Something that a format has no words for."""
+    dearer: Mapping[str, str]
 
 
 def write(case: PlanCase, form: str) -> Written:
     """The plan of a case in one of `FORMATS`. Raises UserError where the format can say nothing of it."""
     if form == "tpscope":
-        return Written(files.write(case.plan), {})
-    rules: dict[str, str] = {}
-    refused: dict[str, str] = {}
-    for region in case.plan.regions:
-        try:
-            rules.update(_rules(region, case.classes, form))
-        except Inexpressible as reason:
-            refused[region.exits[0]] = str(reason)
-    if not rules:
-        name, why = next(iter(refused.items()))
+        return Written(files.write(case.plan), {}, {})
+    said = case.spelling or Spelling()
+    if not said.rules:
+        name, why = next(iter(said.refused.items()), (case.plan.architecture, "it was not asked for"))
         raise UserError(f"--format {form} cannot say this plan: {name}: {why}; use --format tpscope")
-    return Written(_text(rules, refused, form, case.plan), refused)
+    return Written(_text(said, form, case.plan), said.refused, said.dearer)
 
 
-def _rules(region: Region, classes: Mapping[str, str], form: str) -> dict[str, str]:
-    styles = _STYLES[form]
-    if region.kind is not RegionKind.SUM:
-        if classes.get(region.exits[0]) not in ("Linear", "Embedding"):
-            raise Inexpressible(f"{classes.get(region.exits[0])} is neither Linear nor Embedding")
-        return {region.exits[0]: styles[region.kind.value]}
-    if region.settings:
-        name, by = next(iter(region.settings.items()))
-        raise Inexpressible(f"{name} has to be divided by {by} to run on a slice, which this format cannot say")
-    rules: dict[str, str] = {}
-    for module in dict.fromkeys(name.rpartition(".")[0] for name in region.shares):
-        own = {
-            name.rpartition(".")[2]: share for name, share in region.shares.items() if name.rpartition(".")[0] == module
-        }
-        rules[module] = _style(module, own, classes.get(module, ""), styles)
-    return rules
-
-
-def _style(module: str, shares: Mapping[str, Share], kind: str, styles: Mapping[str, str]) -> str:
-    weight = shares.get("weight")
-    if weight is None or set(shares) - {"weight", "bias"}:
-        raise Inexpressible(f"{module} ({kind}) has weights of its own that are no weight of a Linear")
-    if weight.cut is None:
-        if kind == "Linear" or not weight.summed:
-            raise Inexpressible(f"{module} is whole inside a region that is cut, and this format has no edge for that")
-        if "sum" not in styles:
-            raise Inexpressible(
-                f"the gradient of {module}.weight has to be summed over the ranks, and no style does that"
-            )
-        return styles["sum"]
-    if kind != "Linear":
-        raise Inexpressible(f"{module} is a {kind}; the styles that cut a weight are for Linear")
-    if weight.cut.overlaps:
-        raise Inexpressible(f"several ranks hold the same slices of {module}.weight")
-    if len(weight.cut.segments) > 1:
-        lengths = ", ".join(str(segment.length) for segment in weight.cut.segments)
-        raise Inexpressible(f"{module}.weight is fused: its rows fall into segments of {lengths}, each cut on its own")
-    return styles["colwise"] if weight.cut.dim == 0 else styles["rowwise"]
-
-
-def _text(rules: Mapping[str, str], refused: Mapping[str, str], form: str, plan: Sharding) -> str:
-    head = [f"# Derived by tpscope for {plan.architecture} at tp {plan.tp} and proven in tpscope's own engine;"]
-    head += ["# not yet run through the framework that this file is for."]
-    head += [f"# left whole: {name}: {why}" for name, why in refused.items()]
+def _text(said: Spelling, form: str, plan: Sharding) -> str:
+    lines = [
+        f"# Written by tpscope plan for {plan.architecture} at tp {plan.tp}; these rules were proven in its engine."
+    ]
+    lines += [f"# left whole: {name}: {why}" for name, why in said.refused.items()]
+    lines += [f"# dearer: {name}: {why}" for name, why in said.dearer.items()]
+    rows = {rule.pattern: _word(rule, form) for rule in said.rules}
     if form == "transformers":
-        rows = [f'    "{name}": "{style}",' for name, style in rules.items()]
-        return "\n".join([*head, "TP_PLAN = {", *rows, "}", ""])
-    rows = [f'    "{name}": {style},' for name, style in rules.items()]
-    return "\n".join([*head, _IMPORTS, "", "PLAN = {", *rows, "}", ""])
+        # What the model's own plan says beside is merged with these rules unless each of its keys is taken.
+        rows |= {name: "replicate" for name in said.shipped if name not in rows}
+        table = [f'    "{name}": "{word}",' for name, word in rows.items()]
+    else:
+        layouts, more = _IMPORTS[form]
+        styles = "ColwiseParallel, RowwiseParallel"
+        lines += [f"from torch.distributed.tensor import {layouts}"]
+        lines += [f"from torch.distributed.tensor.parallel import {styles}"]
+        lines += [more] if "ReplicatedWithGradAllReduce()" in rows.values() else [""]
+        table = [f'    "{name}": {word},' for name, word in rows.items()]
+    return "\n".join([*lines, f"{NAMES[form]} = {{", *table, "}", ""])
+
+
+def _word(rule: Spelled, form: str) -> str:
+    if rule.text == RegionKind.HEAD and form == "nemo":
+        return _SHARDED_HEAD
+    return _WORDS[form][rule.kind]

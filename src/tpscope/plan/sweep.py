@@ -25,7 +25,7 @@ from tpscope.plan.run import ask
 
 ROWS = Path("results/plan.jsonl")
 RANKS = (2, 4)
-SECONDS = 60
+SECONDS = 150
 _NAMES = (
     "from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as names;"
     "print(*names, sep='\\n')"

@@ -19,7 +19,7 @@ from tpscope.language.answer import to_json
 from tpscope.language.proof import ProofAnswer, ProofRequest, Scenario
 from tpscope.models.spec import ModelSpec
 from tpscope.plan import files
-from tpscope.prove import seeds, words
+from tpscope.prove import own_plan, seeds, words
 from tpscope.prove.control import controlled
 from tpscope.prove.derived import proven
 from tpscope.prove.result import BAD, Proofs
@@ -203,16 +203,17 @@ def _ask(case: Case, request: ProofRequest, where: Environment, worlds: Worlds) 
     if request.layout.world > MOST_RANKS:
         said = f"{request.layout.world} ranks are more than the {MOST_RANKS} that run on one machine here; nothing ran"
         return ProofAnswer(case.target.id, case.model.name, case.scenario.name, case.tp, sentence=said)
-    found, own = worlds.ask(case.target, where, request)
+    where, request, kind = own_plan.importable(case.target, where, request)
+    found, own = worlds.ask(case.target, where, request, None, kind)
     if not case.mutation:
-        found = controlled(request, found, lambda asked: worlds.ask(case.target, where, asked)[0])
+        found = controlled(request, found, lambda asked: worlds.ask(case.target, where, asked, None, kind)[0])
     # A fault that was put in on purpose does not hang on the order of a set.
     if case.mutation or not seeds.may_matter(found):
         return found
     alike = [0] * request.layout.world
-    runs = [worlds.ask(case.target, where, request, alike, "alike")]
+    runs = [worlds.ask(case.target, where, request, alike, f"{kind}alike")]
     if not seeds.same(found, runs[0][0]):
-        runs.append(worlds.ask(case.target, where, request, None, "again"))
+        runs.append(worlds.ask(case.target, where, request, None, f"{kind}again"))
     return seeds.judged(found, own, runs)
 
 

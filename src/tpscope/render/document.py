@@ -18,7 +18,7 @@ from tpscope.compare.result import Comparison
 from tpscope.errors import UserError
 from tpscope.language.answer import to_json
 from tpscope.migrate.result import Migration
-from tpscope.plan.result import Derived
+from tpscope.plan.result import Derived, Review
 from tpscope.price.check import Accuracies
 from tpscope.price.matrix import Matrix
 from tpscope.price.result import Prices
@@ -29,7 +29,7 @@ from tpscope.recommend.result import Recommendation
 RESULTS: dict[str, type] = {
     "compare": Comparison, "prove": Proofs, "check": Check, "selftest": SelfTest, "recommend": Recommendation,
     "migrate": Migration,
-    "plan": Derived,
+    "plan": Derived, "plan-check": Review,
     "price": Prices, "price-check": Accuracies, "price-matrix": Matrix,
 }  # fmt: skip
 

@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tpscope.language.sharding import Region, Share
+from tpscope.language.sharding import EdgeKind, Region, Share
 from tpscope.language.verdict import Verdict
-from tpscope.plan.result import Derived, PlanCase, PlanProof
+from tpscope.plan.result import Cost, Derived, PlanCase, PlanProof, Review, Severity
 
 WIDEST = 160
 _MOST_WRONG = 5
+_CROSSED = {EdgeKind.GATHER: "gathered", EdgeKind.SPLIT: "split"}
 
 
-def show(result: Derived, console: Console, refused: Mapping[str, str] | None = None) -> None:
+def show(result: Derived, console: Console) -> None:
     """Print a plan with its reasons and its proof."""
     console.width = min(console.width, WIDEST)
     case = result.case
     console.print(_headline(result, case), highlight=False)
     if case is not None:
         console.print(f"{result.model}  {result.answer.architecture}, tp={result.tp}", highlight=False)
+        for asked in case.tried:
+            taken = ("source  ", "bold green") if asked.taken else ("source  ", "dim")
+            origin = f" ({asked.origin})" if asked.origin else ""
+            console.print(Text.assemble(taken, f"{asked.source.value}{origin}: {asked.outcome}"), highlight=False)
         console.print(_table(case), highlight=False)
         for region in case.plan.regions:
-            console.print(Text.assemble(("region  ", "bold"), f"{region.exits[0]}: {region.why}"), highlight=False)
+            if region.why:
+                console.print(Text.assemble(("region  ", "bold"), f"{region.exits[0]}: {region.why}"), highlight=False)
+            for edge in region.edges:
+                line = f"activations are {_CROSSED[edge.kind]} at the {edge.side.value} of {edge.module}"
+                console.print(Text.assemble(("edge    ", "bold"), line), highlight=False)
             for name, divisor in region.settings.items():
                 console.print(f"        {name} is divided by {divisor}", highlight=False)
         for item in case.plan.whole:
             console.print(Text.assemble(("whole   ", "yellow"), f"{item.pattern}: {item.why}"), highlight=False)
         for line in _proof(case.proof):
             console.print(Text.assemble(("proof   ", "bold"), line), highlight=False)
+        for index, cost in enumerate(case.costs):
+            who = "this plan" if index == 0 else "as shipped"
+            console.print(Text.assemble(("sends   ", "bold"), f"{who}: {_sent(cost)}"), highlight=False)
         if case.misfit:
             console.print(Text.assemble(("misfit  ", "bold red"), case.misfit), highlight=False)
-        for name, why in (refused or {}).items():
-            console.print(Text.assemble(("refused ", "bold red"), f"{name}: {why}"), highlight=False)
+        if case.spelling is not None:
+            for name, why in case.spelling.refused.items():
+                console.print(Text.assemble(("refused ", "bold red"), f"{name}: {why}"), highlight=False)
+            for name, why in case.spelling.dearer.items():
+                console.print(Text.assemble(("dearer  ", "yellow"), f"{name}: {why}"), highlight=False)
+        for run in case.through:
+            style = "bold green" if run.verdict is Verdict.EQUAL else "bold red"
+            line = f"{run.framework} runs the written plan: {run.verdict.value}, {run.sentence}"
+            console.print(Text.assemble(("through ", style), line), highlight=False)
     for note in result.notes:
         console.print(Text.assemble(("note    ", "dim"), note), highlight=False)
     versions = ", ".join(f"{name} {number}" for name, number in result.environment.items())
@@ -97,3 +114,43 @@ def _proof(proof: PlanProof) -> list[str]:
     if proof.dead:
         lines.append(f"nothing is proven of {', '.join(proof.dead)}: the true gradient is no larger than noise")
     return lines
+
+
+def _sent(cost: Cost) -> str:
+    if cost.scale != "published":
+        return f"not known, the model does not run without numbers ({cost.why})"
+    kinds = ", ".join(f"{count} {kind}" for kind, count in cost.kinds.items())
+    return (
+        f"{cost.layer_calls:g} collectives and {cost.layer_bytes / 2**20:.0f} MiB a layer and step, "
+        f"{kinds} and {cost.bytes / 2**30:.2f} GiB in all (published sizes, {cost.tokens} tokens, bfloat16)"
+    )
+
+
+_SHOWN = {Severity.WRONG: "bold red", Severity.WASTE: "yellow", Severity.NOTE: "dim"}
+
+
+def reviewed(result: Review, console: Console) -> None:
+    """Print a review: one finding a paragraph, each with its line."""
+    console.width = min(console.width, WIDEST)
+    counts = {kind: sum(item.severity is kind for item in result.findings) for kind in Severity}
+    if result.error:
+        console.print(Text.assemble(("NOT REVIEWED  ", "bold red"), result.error), highlight=False)
+    elif result.bad:
+        console.print(
+            Text.assemble(("BAD  ", "bold red"), f"{counts[Severity.WRONG]} wrong, {counts[Severity.WASTE]} wasted")
+        )
+    else:
+        console.print(Text.assemble(("GOOD  ", "bold green"), "nothing wrong or wasted was found"))
+    console.print(f"{result.file} for {result.model} {result.architecture}, tp={result.tp}", highlight=False)
+    for item in result.findings:
+        head = f"{result.file}:{item.line}: {item.severity.value}: {item.what}: {item.pattern}"
+        console.print(Text(head, style=_SHOWN[item.severity]), soft_wrap=True, highlight=False)
+        console.print(f"    {item.why}", highlight=False)
+        console.print(f"    remedy: {item.remedy}", highlight=False)
+    if result.proof is not None:
+        for line in _proof(result.proof):
+            console.print(Text.assemble(("proof   ", "bold"), line), highlight=False)
+    for note in result.notes:
+        console.print(Text.assemble(("note    ", "dim"), note), highlight=False)
+    versions = ", ".join(f"{name} {number}" for name, number in result.environment.items())
+    console.print(Text.assemble(("again   ", "dim"), f"{result.command}   ({versions})"), highlight=False)

@@ -1,55 +1,99 @@
-"""One request answered: build the small model, derive, prove, break on purpose, look at the published sizes."""
+"""One request answered: build the small model, or take the user's own, and ask the sources or review a plan."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 import time
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
-from tpscope.engine.parallelize import held_fraction
-from tpscope.errors import UserError
-from tpscope.language.plan import wildcard
-from tpscope.language.sharding import Region, Sharding
-from tpscope.language.verdict import Verdict
+from tpscope.language.sharding import Sharding
 from tpscope.models.shrink import shrink
+from tpscope.plan.inside.choose import Subject, choose, proof_of
 from tpscope.plan.inside.derive import Deriver
-from tpscope.plan.inside.prove import Outcome, Reference, controls, prove, reference
-from tpscope.plan.inside.subject import build, on_meta, tokens
-from tpscope.plan.result import PlanAnswer, PlanCase, PlanProof, PlanRequest
+from tpscope.plan.inside.prove import reference
+from tpscope.plan.inside.review import Reviewer
+from tpscope.plan.inside.subject import Sample, build, on_meta, own
+from tpscope.plan.result import PlanAnswer, PlanCase, PlanRequest
 
 EXPERTS = 4
 
 
 def answer(request: PlanRequest) -> PlanAnswer:
-    """Derive and prove. What the model's code raises is in the answer."""
+    """Ask every source, prove what it gives. What the model's code raises is in the answer."""
     begun = time.monotonic()
     found = PlanAnswer(request.model_type)
-    step = "config"
+    steps = ["config"]
     try:
-        config = request.config or default_config(request.model_type)
-        found.model_type = str(config.get("model_type", ""))
-        step = "model"
-        model = build(config, "eager")
-        found.architecture = type(model).__name__
-        step = "forward"
-        deriver = Deriver(model)
-        step = "backward"
-        known = reference(model, deriver.ids)
-        step = "derivation"
-        plans = [deriver.derive(ranks) for ranks in request.ranks]
-        step = "proof"
-        fused = build(config, None)
-        again = reference(fused, tokens(fused))
-        published = on_meta(request.published) if request.published else None
-        for plan in plans:
-            found.cases.append(_case(plan, [(model, known), (fused, again)], deriver.ids, request.controls, published))
+        subject, deriver = _subject(request, found, steps)
+        steps.append("derivation")
+        if request.review:
+            _review(request, subject, deriver, found)
+        else:
+            subject.published = on_meta(request.published) if request.published else None
+            for tp in request.ranks:
+                found.cases.append(choose(request, subject, deriver, tp))
     except Exception as error:  # noqa: BLE001, whatever the model's code raises is the answer
-        found.error = f"{step}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        found.error = f"{steps[-1]}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     found.seconds = round(time.monotonic() - begun, 1)
     return found
+
+
+def _subject(request: PlanRequest, found: PlanAnswer, steps: list[str]) -> tuple[Subject, Deriver]:
+    if request.make:
+        steps.append("module")
+        module, sample = made(request.make)
+        found.architecture = type(module).__name__
+        steps.append("forward")
+        return subject_of(module, sample)
+    config = request.config or default_config(request.model_type)
+    found.model_type = str(config.get("model_type", ""))
+    steps.append("model")
+    model = build(config, "eager", request.remote_code)
+    found.architecture = type(model).__name__
+    steps.append("forward")
+    known_sample = Sample.of(model)
+    deriver = Deriver(model, known_sample)
+    steps.append("backward")
+    known = reference(model, known_sample)
+    fused = build(config, None, request.remote_code)
+    return Subject(model, known_sample, known, fused, reference(fused, known_sample)), deriver
+
+
+def subject_of(module: nn.Module, sample: Any) -> tuple[Subject, Deriver]:
+    """A user's own module with what it is to be called with; the module is left as it is."""
+    model, given = own(module), Sample.given(sample)
+    deriver = Deriver(model, given)
+    known = reference(model, given)
+    return Subject(model, given, known, model, known), deriver
+
+
+def made(text: str) -> tuple[nn.Module, Any]:
+    """Module and sample that the function `path.py:name` of a user gives. Raises TypeError for anything else."""
+    path, _, name = text.rpartition(":")
+    spec = importlib.util.spec_from_file_location(f"tpscope_own_{Path(path).stem}", path)
+    if spec is None or spec.loader is None:
+        raise TypeError(f"{path} is no Python file")
+    code = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = code
+    sys.path.insert(0, str(Path(path).parent))
+    spec.loader.exec_module(code)
+    found = getattr(code, name)()
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], nn.Module)):
+        raise TypeError(f"{text} gives no pair of a module and a sample input; return (module, sample)")
+    return found
+
+
+def _review(request: PlanRequest, subject: Subject, deriver: Deriver, found: PlanAnswer) -> None:
+    tp = request.ranks[0]
+    reviewer = Reviewer(subject.model, subject.sample, subject.known, deriver, tp)
+    outcome = reviewer.review(request.given[0], request.form)
+    found.cases = [PlanCase(tp, Sharding(found.model_type, found.architecture, tp, ()), proof_of(outcome), 0.0)]
+    found.findings = reviewer.findings
 
 
 def default_config(model_type: str) -> dict[str, Any]:
@@ -58,48 +102,3 @@ def default_config(model_type: str) -> dict[str, Any]:
 
     config = json.loads(AutoConfig.for_model(model_type).to_json_string(use_diff=False))
     return shrink({**config, "model_type": model_type}, experts=EXPERTS).config
-
-
-def _case(
-    plan: Sharding, subjects: list[tuple[Any, Reference]], ids: torch.Tensor, broken: bool, published: Any
-) -> PlanCase:
-    (model, known), (fused, again) = subjects
-    plan, outcome = _proven(plan, model, known, ids)
-    if outcome.equal:
-        outcome = prove(fused, plan, again, ids)
-    verdict = Verdict.CRASHED if outcome.error else Verdict.EQUAL if outcome.equal else Verdict.DIFFERENT
-    if outcome.equal and len(outcome.dead) > outcome.compared // 4:
-        verdict = Verdict.INCONCLUSIVE  # a gradient that is no larger than noise shows nothing
-    proof = PlanProof(
-        verdict, outcome.loss_error, outcome.largest, outcome.wrong, outcome.compared, outcome.error,
-        outcome.collectives, list(outcome.dead),
-    )  # fmt: skip
-    if broken and outcome.equal:
-        proof.controls = {item.what: item.found for item in controls(fused, plan, again, ids)}
-    case = PlanCase(plan.tp, plan, proof, plan.sharded_fraction, classes=_classes(model, plan))
-    if published is not None:
-        try:
-            case.fraction = held_fraction(published, plan)
-        except UserError as error:
-            case.misfit = str(error)
-    return case
-
-
-def _classes(model: Any, plan: Sharding) -> dict[str, str]:
-    wanted = {name.rpartition(".")[0] for region in plan.regions for name in region.shares}
-    found = {wildcard(name): type(module).__name__ for name, module in model.named_modules()}
-    return {name: found[name] for name in sorted(wanted) if name in found}
-
-
-def _proven(plan: Sharding, model: Any, known: Reference, ids: torch.Tensor) -> tuple[Sharding, Outcome]:
-    """The plan, if it is proven; else without the regions that are wrong on their own, if that is."""
-    outcome = prove(model, plan, known, ids)
-    if outcome.equal:
-        return plan, outcome
-    kept: list[Region] = [
-        region for region in plan.regions if prove(model, replace(plan, regions=(region,)), known, ids).equal
-    ]
-    less = replace(plan, regions=tuple(kept))
-    less = replace(less, sharded_fraction=held_fraction(model, less))
-    again = prove(model, less, known, ids)
-    return (less, again) if kept and again.equal else (plan, outcome)

@@ -14,9 +14,9 @@ from torch import nn
 from tpscope.engine.parallelize import parallelize
 from tpscope.engine.slices import take
 from tpscope.engine.vocabulary import causal_loss
-from tpscope.language.sharding import Region, Sharding, Share
+from tpscope.language.sharding import Region, RegionKind, Sharding, Share
 from tpscope.plan.inside.noise import MARGIN, Noise
-from tpscope.plan.inside.subject import logits_of, replica
+from tpscope.plan.inside.subject import Sample, replica
 
 _SEEDS = (1, 2)
 _PATIENCE = 120.0
@@ -80,9 +80,9 @@ class Reference:
     tolerances: dict[str, float]
 
 
-def reference(model: nn.Module, ids: torch.Tensor) -> Reference:
+def reference(model: nn.Module, sample: Sample) -> Reference:
     """Run the whole model three times: as it is, and twice with every second number one ulp smaller."""
-    runs = [_whole(model, ids, seed) for seed in (None, *_SEEDS)]
+    runs = [_whole(model, sample, seed) for seed in (None, *_SEEDS)]
     loss, gradients = runs[0]
     largest = max(gradient.abs().max().item() for gradient in gradients.values())
     ulp = torch.finfo(torch.float64).eps
@@ -94,16 +94,15 @@ def reference(model: nn.Module, ids: torch.Tensor) -> Reference:
     return Reference(loss, gradients, MARGIN * max(spread, ulp * abs(loss)), tolerances)
 
 
-def _whole(model: nn.Module, ids: torch.Tensor, seed: int | None) -> tuple[float, dict[str, torch.Tensor]]:
+def _whole(model: nn.Module, sample: Sample, seed: int | None) -> tuple[float, dict[str, torch.Tensor]]:
     own = replica(model)
     with Noise(seed) if seed is not None else nullcontext():
-        logits = logits_of(own, ids)[:, :-1]
-        loss = nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1))
+        loss = sample.loss(sample.output(own))
         loss.backward()
     return loss.item(), {n: p.grad for n, p in own.named_parameters() if p.grad is not None}
 
 
-def prove(model: nn.Module, plan: Sharding, known: Reference, ids: torch.Tensor) -> Outcome:
+def prove(model: nn.Module, plan: Sharding, known: Reference, sample: Sample) -> Outcome:
     """Run all ranks of a plan and compare every rank's loss and gradients with the reference's slices."""
     barrier, board = threading.Barrier(plan.tp), [None] * plan.tp
     axes = [ThreadAxis(rank, barrier, board) for rank in range(plan.tp)]
@@ -112,7 +111,7 @@ def prove(model: nn.Module, plan: Sharding, known: Reference, ids: torch.Tensor)
 
     def run(rank: int) -> None:
         try:
-            results[rank] = _rank(model, plan, axes[rank], ids)
+            results[rank] = _rank(model, plan, axes[rank], sample)
         except threading.BrokenBarrierError:
             pass
         except Exception as error:  # noqa: BLE001, whatever the model raises is the outcome of the proof
@@ -130,17 +129,17 @@ def prove(model: nn.Module, plan: Sharding, known: Reference, ids: torch.Tensor)
 
 
 def _rank(
-    model: nn.Module, plan: Sharding, axis: ThreadAxis, ids: torch.Tensor
+    model: nn.Module, plan: Sharding, axis: ThreadAxis, sample: Sample
 ) -> tuple[float, dict[str, torch.Tensor], Any]:
     with torch.random.fork_rng(enabled=False):
-        sharded = parallelize(replica(model), axis, plan, logits="sharded")
-        headed = any(region.kind == "head" for region in plan.regions)
-        logits = logits_of(sharded.model, ids)
-        if headed:
-            loss = causal_loss(logits, ids, sharded.vocabulary_begin, axis)
+        local = sample.causal and any(region.kind is RegionKind.HEAD for region in plan.regions)
+        sharded = parallelize(replica(model), axis, plan, logits="sharded" if local else "whole")
+        output = sample.output(sharded.model)
+        if local:
+            assert sample.ids is not None
+            loss = causal_loss(output, sample.ids, sharded.vocabulary_begin, axis)
         else:
-            cut = logits[:, :-1]
-            loss = nn.functional.cross_entropy(cut.reshape(-1, cut.shape[-1]), ids[:, 1:].reshape(-1))
+            loss = sample.loss(output)
         loss.backward()
     found = {n: p.grad for n, p in sharded.model.named_parameters() if p.grad is not None}
     return loss.item(), found, sharded.cuts
@@ -174,9 +173,9 @@ class Control:
     found: bool
 
 
-def controls(model: nn.Module, plan: Sharding, known: Reference, ids: torch.Tensor) -> list[Control]:
+def controls(model: nn.Module, plan: Sharding, known: Reference, sample: Sample) -> list[Control]:
     """Break the plan in every way that applies, once each, and prove again."""
-    return [Control(what, not prove(model, broken, known, ids).equal) for what, broken in _broken(plan, known)]
+    return [Control(what, not prove(model, broken, known, sample).equal) for what, broken in _broken(plan, known)]
 
 
 def _broken(plan: Sharding, known: Reference) -> list[tuple[str, Sharding]]:
@@ -202,6 +201,8 @@ def _broken(plan: Sharding, known: Reference) -> list[tuple[str, Sharding]]:
         if region.kind != "lookup":
             what = f"{region.entries[0]}: no sum of input gradients"
             add(f"entry {region.kind}", what, index, replace(region, entries=()))
-        if region.kind == "sum":
+        if region.edges:
+            add("edges", f"{region.edges[0].module}: on slices", index, replace(region, edges=()))
+        if region.kind == "sum" and region.outputs:
             add("exit", f"{region.exits[0]}: outputs not added", index, replace(region, outputs=()))
     return found

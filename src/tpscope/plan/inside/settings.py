@@ -10,12 +10,14 @@ import copy
 import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from tpscope.engine.slices import divide, put, take
+from tpscope.plan.inside.coupling import Stand
 from tpscope.plan.inside.noise import MARGIN, Noise
 from tpscope.plan.inside.touch import Trial
 from tpscope.plan.inside.units import Division, Stuck
@@ -63,6 +65,15 @@ class _Rank:
             elif share.once and rank:
                 put(self._own.root, name, torch.zeros_like(tensor))
 
+        for module in self._own.root.modules():
+            if isinstance(module, Stand):
+                module.rank = rank
+
+    def gathered(self) -> tuple[str, ...]:
+        """The stand-ins that were given slices."""
+        found = self._own.root.named_modules()
+        return tuple(name for name, module in found if isinstance(module, Stand) and module.cut)
+
     def outputs(self, settings: dict[str, int]) -> list[torch.Tensor]:
         """What the region gives on its slices under these settings."""
         undo = divide(self._own.root, settings)
@@ -78,8 +89,18 @@ def _is_parameter(root: nn.Module, name: str) -> bool:
     return leaf in root.get_submodule(owner)._parameters
 
 
-def fitting(trial: Trial, division: Division, ranks: int) -> tuple[dict[str, int], tuple[int, ...]]:
-    """The settings under which the ranks' outputs add up to the whole one, and the positions of those outputs.
+@dataclass(frozen=True)
+class Fit:
+    """The settings under which the ranks' outputs add up to the whole one, the positions of those outputs, and the
+    stand-ins (see coupling.py) that got slices."""
+
+    settings: dict[str, int]
+    outputs: tuple[int, ...]
+    gathered: tuple[str, ...]
+
+
+def fitting(trial: Trial, division: Division, ranks: int) -> Fit:
+    """The first choice of settings that is right.
 
     Raises Stuck with what the best choice gave.
     """
@@ -106,7 +127,7 @@ def fitting(trial: Trial, division: Division, ranks: int) -> tuple[dict[str, int
                 continue
             summed = [i for i, out in enumerate(whole) if _adds_up(out, [part[i] for part in parts], tolerance[i])]
             if 0 in summed:
-                return settings, tuple(summed)
+                return Fit(settings, tuple(summed), first.gathered())
             difference = (sum(part[0] for part in parts) - whole[0]).abs().max().item()
             last = f"the ranks' outputs add up to something else (largest difference {difference:.2g})"
     raise Stuck(last)

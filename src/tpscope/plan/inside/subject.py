@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from tpscope.frameworks.inside.proof.weights import scatter, settled
 
@@ -17,20 +18,28 @@ BATCH, SEQUENCE = 2, 12
 _SEED = 7
 
 
-def build(config: Mapping[str, Any], attention: str | None = None) -> nn.Module:
+def build(config: Mapping[str, Any], attention: str | None = None, remote_code: str = "") -> nn.Module:
     """The model of a (small) Hugging Face config, every parameter random, nothing random in its forward pass.
 
-    `attention` names the implementation; None is what the model takes by default.
+    `attention` names the implementation; None is what the model takes by default. `remote_code`: the folder of its own
+    Python code, which is run.
     """
-    made = _config(settled(dict(config), 0.0))
+    made = _config(settled(dict(config), 0.0), remote_code)
     made.use_cache = False
     # The grouped matrix product behind the default takes no float64.
     made._experts_implementation = "eager"
     torch.manual_seed(_SEED)
-    model = _made(made, torch.float64, attention)
+    model = _made(made, torch.float64, attention, remote_code)
     scatter(model)
     model.tie_weights()  # type: ignore[operator]
     return model.train()
+
+
+def own(module: nn.Module) -> nn.Module:
+    """A copy of a user's own module in float64, every parameter random, nothing random in its forward pass."""
+    model = copy.deepcopy(module).double()
+    scatter(model)
+    return model.requires_grad_(True).eval()
 
 
 def on_meta(config: Mapping[str, Any]) -> nn.Module:
@@ -39,16 +48,19 @@ def on_meta(config: Mapping[str, Any]) -> nn.Module:
         return _made(_config(dict(config)), torch.bfloat16, None)
 
 
-def _config(settings: dict[str, Any]) -> Any:
+def _config(settings: dict[str, Any], remote_code: str = "") -> Any:
     from transformers import AutoConfig
 
+    if remote_code:
+        return AutoConfig.from_pretrained(remote_code, trust_remote_code=True, **settings)
     return AutoConfig.for_model(settings.pop("model_type"), **settings)
 
 
-def _made(config: Any, dtype: torch.dtype, attention: str | None) -> nn.Module:
+def _made(config: Any, dtype: torch.dtype, attention: str | None, remote_code: str = "") -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    extra = {"attn_implementation": attention} if attention else {}
+    extra: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+    extra |= {"trust_remote_code": True} if remote_code else {}
     model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype, **extra)
     return model
 
@@ -61,16 +73,58 @@ def tokens(model: nn.Module, seed: int = 0) -> torch.Tensor:
     return torch.randint(min(8, size // 2), size, (BATCH, SEQUENCE), generator=generator)
 
 
-def logits_of(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    """The model's logits `[batch, sequence, vocabulary]`."""
-    found = model(input_ids=ids, use_cache=False) if _takes_cache(model) else model(input_ids=ids)
-    return found.logits
+@dataclass(frozen=True)
+class Sample:
+    """What a model is run with, and the scalar that its gradients are those of.
+
+    `ids` are the token ids among the arguments, None where there are none. `causal`: the output is logits
+    `[batch, sequence, vocabulary]` of the next token; else the scalar is the output's sum under fixed random weights.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    ids: torch.Tensor | None
+    causal: bool
+
+    @classmethod
+    def of(cls, model: nn.Module, seed: int = 0) -> Sample:
+        """Token ids for a causal language model of transformers."""
+        ids = tokens(model, seed)
+        cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+        return cls((), {"input_ids": ids, **cache}, ids, True)
+
+    @classmethod
+    def given(cls, sample: Any) -> Sample:
+        """A user's sample: a tensor, a tuple of arguments or a mapping of named ones; floats become float64."""
+        named = isinstance(sample, Mapping)
+        args: tuple[Any, ...] = () if named else sample if isinstance(sample, tuple) else (sample,)
+        tree = tree_map(_wide, (args, dict(sample) if named else {}))
+        leaves = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+        ids = next((leaf for leaf in leaves if leaf.dtype in (torch.int64, torch.int32)), None)
+        return cls(tree[0], tree[1], ids, False)
+
+    def output(self, model: nn.Module) -> torch.Tensor:
+        """The logits, or the first floating tensor that the model gives. Raises TypeError if it gives none."""
+        found = model(*fresh(self.args), **fresh(self.kwargs))
+        if self.causal:
+            return found.logits  # type: ignore[no-any-return]
+        leaves = [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+        if not leaves:
+            raise TypeError(f"{type(model).__name__} gives no floating tensor")
+        return leaves[0]
+
+    def loss(self, output: torch.Tensor) -> torch.Tensor:
+        """The scalar of a whole output."""
+        if self.causal:
+            assert self.ids is not None
+            rows = output[:, :-1]
+            return nn.functional.cross_entropy(rows.reshape(-1, rows.shape[-1]), self.ids[:, 1:].reshape(-1))
+        generator = torch.Generator().manual_seed(_SEED)
+        return (output * torch.randn(output.shape, generator=generator, dtype=output.dtype)).sum()
 
 
-def _takes_cache(model: nn.Module) -> bool:
-    import inspect
-
-    return "use_cache" in inspect.signature(model.forward).parameters
+def _wide(item: Any) -> Any:
+    return item.double() if isinstance(item, torch.Tensor) and item.is_floating_point() else item
 
 
 @dataclass
@@ -100,8 +154,8 @@ def fresh(tree: Any) -> Any:
     return tree_map(lambda item: item.detach().clone() if isinstance(item, torch.Tensor) else item, tree)
 
 
-def record(model: nn.Module, ids: torch.Tensor) -> tuple[Calls, torch.Tensor]:
-    """Run the model once and keep what every module was called with. Returns the calls and the logits."""
+def record(model: nn.Module, sample: Sample) -> tuple[Calls, torch.Tensor]:
+    """Run the model once and keep what every module was called with. Returns the calls and the output."""
     calls, handles, counter = Calls(), [], iter(range(1_000_000))
     running: dict[str, list[Call]] = {}
 
@@ -124,11 +178,11 @@ def record(model: nn.Module, ids: torch.Tensor) -> tuple[Calls, torch.Tensor]:
         handles.append(module.register_forward_hook(after(name), with_kwargs=True))
     try:
         with torch.no_grad():
-            logits = logits_of(model, ids)
+            output = sample.output(model)
     finally:
         for handle in handles:
             handle.remove()
-    return calls, logits
+    return calls, output
 
 
 def replica(module: nn.Module) -> nn.Module:

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tpscope.language.sharding import Cut, Segment, Share
+from tpscope.plan.inside.pieces import MOST_LEVELS, Groups, Slice, pieces
 from tpscope.plan.inside.touch import Touches
 
-Slice = tuple[str, int]
 # Dimension by tensor, cut by tensor, number of independent groups.
 _Family = tuple[dict[str, int], dict[str, Cut], int]
-# How many kinds of slices (KV weights, their biases) may be shared by ranks at most.
-_MOST_LEVELS = 8
 
 
 class Stuck(Exception):
@@ -81,47 +79,12 @@ def _spread(touches: Touches, seed: str, dim: int) -> dict[str, int]:
         for other, shape in touches.sizes.items():
             if other in dims or other in touches.idle:
                 continue
-            pieces = {axis: _pieces(touches, name, dims[name], other, axis) for axis in range(len(shape))}
-            best = max(pieces, key=lambda axis: pieces[axis], default=0)
-            if pieces and pieces[best] > 1:
+            counts = {axis: pieces(touches, name, dims[name], other, axis) for axis in range(len(shape))}
+            best = max(counts, key=lambda axis: counts[axis], default=0)
+            if counts and counts[best] > 1:
                 dims[other] = best
                 waiting.append(other)
     return dims
-
-
-def _pieces(touches: Touches, name: str, dim: int, other: str, axis: int) -> int:
-    """Into how many independent pieces the touches of one tensor's slices on another's fall; 0 if there are none."""
-    groups = _Groups()
-    used: set[Slice] = set()
-    for row in touches.rows.get((name, dim), ()):
-        hit = row.hits.get(other, {}).get(axis)
-        if hit is None:
-            continue
-        if bool(hit.all()):
-            return 1
-        for index in hit.nonzero().flatten().tolist():
-            groups.join(("", row.index), (other, index))
-            used.add((other, index))
-    return len({groups.root(item) for item in used})
-
-
-class _Groups:
-    """Union-find."""
-
-    def __init__(self) -> None:
-        self._parent: dict[Slice, Slice] = {}
-
-    def root(self, item: Slice) -> Slice:
-        path = []
-        while (parent := self._parent.get(item, item)) != item:
-            path.append(item)
-            item = parent
-        for passed in path:
-            self._parent[passed] = item
-        return item
-
-    def join(self, one: Slice, other: Slice) -> None:
-        self._parent[self.root(one)] = self.root(other)
 
 
 def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> _Family:
@@ -137,14 +100,26 @@ def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> _Family:
     degrees = sorted(set(degree.values()), reverse=True)
     first: Stuck | None = None
     # What most others depend on is shared first: the KV heads of grouped queries where ranks are more than KV heads.
-    for least in (float("inf"), *degrees[:_MOST_LEVELS]):
+    for least in (float("inf"), *degrees[:MOST_LEVELS]):
         shared = {item for item, number in degree.items() if number >= least}
+        shared |= {(other, index) for name, index in shared for other in _beside(touches, dims, name)}
         try:
             return _assign(touches, dict(dims), edges, shared, ranks)
         except Stuck as stuck:
             first = first or stuck
     assert first is not None
     raise first
+
+
+def _beside(touches: Touches, dims: dict[str, int], name: str) -> list[str]:
+    """Vectors of the same module that are as long as a matrix along its dimension: its biases go where its rows go."""
+    if len(touches.sizes[name]) < 2:
+        return []
+    home, length = name.rpartition(".")[0], touches.sizes[name][dims[name]]
+    return [
+        other for other, size in touches.sizes.items()
+        if other != name and other.rpartition(".")[0] == home and size == (length,)
+    ]  # fmt: skip
 
 
 def _edges(touches: Touches, dims: dict[str, int]) -> Iterator[tuple[Slice, Slice]]:
@@ -161,7 +136,7 @@ def _edges(touches: Touches, dims: dict[str, int]) -> Iterator[tuple[Slice, Slic
 def _assign(
     touches: Touches, dims: dict[str, int], edges: list[tuple[Slice, Slice]], shared: set[Slice], ranks: int
 ) -> _Family:
-    groups = _Groups()
+    groups = Groups()
     for one, other in edges:
         if one not in shared and other not in shared:
             groups.join(one, other)

@@ -1,7 +1,8 @@
 """What a derived plan says: regions of a model whose output is the sum of what the ranks compute on their slices.
 
 Finer than `Plan`: it can say which rows of a fused weight go together, which gradients are summed, which bias counts
-once, and which numbers a module must read to run on a slice. `plan/` derives it, `engine/` runs it.
+once, and which numbers a module must read to run on a slice. `plan/` derives it, `engine/` runs it. A folder of its
+own, so that kept proofs of frameworks do not depend on it.
 """
 
 from __future__ import annotations
@@ -91,6 +92,33 @@ class Share:
     why: str = ""
 
 
+class EdgeKind(StrEnum):
+    """What an edge does to the last dimension: gather the ranks' slices side by side, or keep the rank's own slice."""
+
+    GATHER = "gather"
+    SPLIT = "split"
+
+
+class Side(StrEnum):
+    """Where an edge lies: in front of a module, on its first floating tensor, or behind it."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A border inside a region, at one module: in front of it the activation is cut and behind it whole, or reversed.
+
+    Backward reverses it: behind a gather every rank has the whole gradient and keeps its slice; a split's gradients are
+    gathered. A module between a gather and a split runs whole on every rank, and its own gradients are whole.
+    """
+
+    module: str
+    side: Side
+    kind: EdgeKind
+
+
 @dataclass(frozen=True)
 class Region:
     """Modules that are computed on slices, by patterns from the model's root (`*` is one name between dots).
@@ -99,6 +127,7 @@ class Region:
     `exits` (sum forward, identity backward): Megatron's f and g, arXiv:1909.08053. `outputs` are the positions of the
     exit's tensors that are added. `shares`: parameters by pattern. `settings`: whole numbers that a module of the
     region reads in its forward, with the divisor that makes it run on a slice (`layers.*.self_attn.num_heads`: 2).
+    `edges`: where activations inside are gathered and split again (a norm over all heads).
     """
 
     kind: RegionKind
@@ -109,6 +138,7 @@ class Region:
     outputs: tuple[int, ...] = (0,)
     units: int = 0
     why: str = ""
+    edges: tuple[Edge, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,3 +160,14 @@ class Sharding:
     regions: tuple[Region, ...]
     whole: tuple[Whole, ...] = ()
     sharded_fraction: float = 0.0
+
+    def at(self, tp: int) -> Sharding:
+        """The same plan for another number of ranks: what is divided by all ranks is divided by the new number.
+
+        Only a proposal: whether the parts still hold whole heads, a proof says.
+        """
+        regions = tuple(
+            replace(region, settings={name: tp if by == self.tp else by for name, by in region.settings.items()})
+            for region in self.regions
+        )
+        return replace(self, tp=tp, regions=regions)

@@ -1,0 +1,1 @@
+"""Plans written in the formats of frameworks, and proven through those frameworks."""

@@ -1,0 +1,10 @@
+# model: llama-3.1-8b
+TP_PLAN = {
+    "model.embed_tokens": "embedding_rowwise",
+    "model.layers.*.self_attn.q_proj": "colwise",
+    "model.layers.*.self_attn.k_proj": "colwise",
+    "model.layers.*.self_attn.v_proj": "colwise",
+    "model.layers.*.self_attn.o_proj": "rowwise",
+    "model.layers.*.mlp.down_proj": "rowwise",  # here: its input is whole
+    "lm_head": "colwise_gather_output",
+}

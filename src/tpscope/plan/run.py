@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -17,12 +18,13 @@ from tpscope.errors import UserError
 from tpscope.language.answer import to_json
 from tpscope.models.read import read
 from tpscope.models.shrink import shrink
+from tpscope.models.spec import ModelSpec
+from tpscope.models.widths import HIDDEN, first
 from tpscope.plan import curated, foreign
 from tpscope.plan.result import Derived, PlanAnswer, PlanRequest, Source
-from tpscope.prove.scenarios import parse
-from tpscope.prove.small import small
 
 EXPERTS = 4
+WIDEST = 1024
 SECONDS = 300
 _ANSWER = TypeAdapter(PlanAnswer)
 
@@ -75,7 +77,7 @@ def derive(
     if found := curated.find(str(spec.config.get("model_type", ""))):
         given.append(found)
     # Custom code reads its own keys: it is taken in its own size, if that is small.
-    config = small(spec, parse("plain")).config if remote else shrink(spec.config, experts=EXPERTS).config
+    config = _of_own_code(spec) if remote else shrink(spec.config, experts=EXPERTS).config
     request = PlanRequest(
         (tp,), config, published=None if remote else spec.config, sources=_sources(custom, source), given=tuple(given),
         form=form, remote_code=remote,
@@ -87,6 +89,16 @@ def derive(
     result.notes = list(spec.notes) + list(intent.notes)
     result.seconds = round(time.monotonic() - begun, 1)
     return result
+
+
+def _of_own_code(spec: ModelSpec) -> dict[str, Any]:
+    width = first(spec.config, HIDDEN)
+    if width is None or width > WIDEST:
+        raise UserError(
+            f"{spec.name} brings its own code and cannot be shrunk: its width is {width or 'not known'}, and at most "
+            f"{WIDEST} is probed; give a small config.json of the same structure beside the code"
+        )
+    return dict(spec.config)
 
 
 def _own(text: str) -> bool:

@@ -13,7 +13,7 @@ SOURCE = Path(tpscope.__file__).parent
 # A room may import the rooms after it, never those before it.
 ROOMS = (
     "cli", "cli_check", "cli_migrate", "cli_recommend", "cli_report", "cli_prove", "cli_price", "cli_plan", "training",
-    "report", "render", "migrate", "bench", "recommend", "check", "planned", "prove", "price", "compare", "plan",
+    "report", "render", "migrate", "bench", "recommend", "check", "prove", "price", "compare", "plan",
     "frameworks", "engine", "models", "bugs", "language", "errors",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -60,7 +60,7 @@ def _plan_with(progress: Callable[[], AbstractContextManager[Say]]) -> Callable[
         """Find a tensor-parallel plan (yours, curated, shipped, or derived by experiments), prove it, and write it."""
         from tpscope.plan import formats
         from tpscope.plan.run import derive
-        from tpscope.planned.through import FRAMEWORKS, through
+        from tpscope.prove.through import FRAMEWORKS, through
         from tpscope.render import document
         from tpscope.render import plan as page
 

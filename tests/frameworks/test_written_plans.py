@@ -5,7 +5,7 @@ import pytest
 from tpscope.language.verdict import Verdict
 from tpscope.plan import formats
 from tpscope.plan.run import derive
-from tpscope.planned.through import FRAMEWORKS, through
+from tpscope.prove.through import FRAMEWORKS, through
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.xdist_group("columns")]
 

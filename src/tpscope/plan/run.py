@@ -22,6 +22,7 @@ from tpscope.plan import curated, foreign
 from tpscope.plan.result import Derived, PlanAnswer, PlanRequest, Source
 
 EXPERTS = 4
+WIDEST = 1024
 SECONDS = 300
 _ANSWER = TypeAdapter(PlanAnswer)
 

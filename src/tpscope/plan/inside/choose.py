@@ -72,7 +72,7 @@ def choose(request: PlanRequest, subject: Subject, deriver: Deriver, tp: int) ->
     if barely is not None and not (_good(case) and case.fraction > barely.fraction):
         case = barely
     for item in tried:
-        item.taken = item.source is case.source
+        item.taken = item.source is case.source and _good(case)
     case.tried = tried
     if request.form != "tpscope" and _good(case):
         case.spelling = spell(

@@ -1,7 +1,7 @@
 """Plans written in other formats and proven through their frameworks, recorded: results/plan_written.jsonl.
 
-python -m tpscope.planned.written                      the families that are sharded wrongly, barely or not at all
-python -m tpscope.planned.written phi-3-mini:nemo      these, the other rows stay; a folder counts by its name
+python -m tpscope.prove.written                              the families that are sharded wrongly, barely or not at all
+python -m tpscope.prove.written phi-3-mini:nemo              these, the other rows stay; a folder counts by its name
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tpscope.errors import UserError
 from tpscope.language.answer import to_json
 from tpscope.plan import formats
 from tpscope.plan.run import derive
-from tpscope.planned.through import FRAMEWORKS, through
+from tpscope.prove.through import FRAMEWORKS, through
 
 ROWS = Path("results/plan_written.jsonl")
 TP = 2

@@ -1,1 +1,0 @@
-"""Plans written in the formats of frameworks, and proven through those frameworks."""

@@ -55,6 +55,9 @@ def axolotl(seed):
         data["fsdp_config"]["reshard_after_forward"] = draw.choice([True, False])
         if draw.random() < 0.5:
             data["dp_shard_size"] = 8 // (data.get("tensor_parallel_size", 1) * data.get("context_parallel_size", 1))
+    if data.get("context_parallel_size") == 2 and data.get("sample_packing"):
+        # Axolotl refuses any other.
+        data["micro_batch_size"] = 1
     data["datasets"] = [draw.choice(_ITEMS)]
     if data.get("lr_scheduler") == "constant":
         data.pop("warmup_steps", None)

@@ -201,3 +201,11 @@ def test_ligers_norm_is_left_out_under_tensor_parallelism(tp, tmp_path):
     text, _, _ = moved(recipe, tmp_path)
     assert value(text, "liger_rms_norm") is (None if tp > 1 else True)
     assert value(text, "liger_glu_activation") is True
+
+
+@pytest.mark.parametrize(("cp", "micro", "steps"), [(1, 2, 2), (2, 1, 8)])
+def test_packs_under_context_parallelism_come_one_by_one(cp, micro, steps, tmp_path):
+    recipe = NEMO | {"distributed": {"cp_size": cp}, "packed_sequence": {"packed_sequence_size": 512}}
+    text, _, _ = moved(recipe, tmp_path)
+    # 32 samples a step over 8 ranks, or over 4 data ranks.
+    assert (value(text, "micro_batch_size"), value(text, "gradient_accumulation_steps")) == (micro, steps)

@@ -25,7 +25,8 @@ from tpscope.frameworks.runner import INSIDE, Environment, inside_digest, variab
 
 IDLE = 600.0
 _SCRIPT = "reading/__main__.py"
-_IMPORTS = 120.0
+# Of seconds of imports, on a machine that has much else to do.
+_IMPORTS = 240.0
 
 
 def read(target: Target, environment: Environment, order: dict[str, str], seconds: float) -> int | str:
@@ -35,7 +36,7 @@ def read(target: Target, environment: Environment, order: dict[str, str], second
         with line, contextlib.suppress(OSError):
             return _asked(line, order, seconds)
     arguments = [target.family.name, _kept(environment), order["request"], order["answer"]]
-    return once(environment, _SCRIPT, arguments, Path(order["log"]), seconds)
+    return once(environment, _SCRIPT, arguments, Path(order["log"]), _IMPORTS + seconds)
 
 
 def ready(target: Target, environment: Environment) -> socket.socket | None:

@@ -32,7 +32,13 @@ def to_axolotl(job: Job) -> None:
     data = job.ranks.needed(job.source.file, "gradient_accumulation_steps")
     of = _LOCAL if job.leaf(_LOCAL) else ""
     kept = job.source.object(_LOCAL) if of and isinstance(job.source.get(_LOCAL), int) else local
-    job.put("micro_batch_size", kept, Verdict.RENAMED if of else Verdict.DERIVED, of, "" if of else "NeMo's default")
+    if job.ranks.cp > 1 and job.get("packed_sequence.packed_sequence_size") and local != 1:
+        why = "Axolotl's ring attention wants packs one by one: as many more micro-batches a step"
+        job.put("micro_batch_size", 1, Verdict.APPROXIMATED, of, why)
+        local = 1
+    else:
+        why = "" if of else "NeMo's default"
+        job.put("micro_batch_size", kept, Verdict.RENAMED if of else Verdict.DERIVED, of, why)
     of = _GLOBAL if job.leaf(_GLOBAL) else ""
     each = local * data
     if isinstance(whole, int) and isinstance(local, int) and each and whole % each == 0:

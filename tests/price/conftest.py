@@ -1,6 +1,4 @@
-"""Warm workers for the whole run, what real ranks sent, and what is left to a sweep."""
-
-import os
+"""Warm workers for the whole run, and what real ranks sent."""
 
 import pytest
 
@@ -30,10 +28,3 @@ def traffic(pool):
         return asked[key]
 
     return run
-
-
-@pytest.fixture
-def sweep():
-    """For what takes minutes and is claimed by a smaller test too."""
-    if not os.environ.get("TPSCOPE_SWEEP"):
-        pytest.skip("a sweep: TPSCOPE_SWEEP=1 runs it")

@@ -1,7 +1,7 @@
 """Data-parallel and context-parallel axes, and activations made again."""
 
 import pytest
-from ask import column
+from ask import SWEEP, column
 
 pytestmark = pytest.mark.frameworks
 MODEL, NEMO, AXOLOTL = "qwen3-0.6b", "nemo@0.7.0", "axolotl@0.19.0"
@@ -25,10 +25,14 @@ def test_axolotl_shards_over_data_as_its_own_fsdp2_does(pool):
 def test_axolotls_tp_beside_data_is_refused_by_its_transformers_and_replicas_alone_are_not_traced(pool):
     both = column(pool, MODEL, AXOLOTL, tp=2, dp_shard=2)
     assert (both.status.value, "world_size" in both.error.message) == ("refused", True)
-    newer = column(pool, MODEL, "transformers@5.23.0", tp=2, dp_shard=2)
-    assert {("tp", "all_reduce"), ("dp_shard", "all_gather"), ("dp_shard", "reduce_scatter")} <= kinds(newer)
     replicas = column(pool, MODEL, AXOLOTL, dp_replicate=2)
     assert (replicas.status.value, "DistributedDataParallel" in replicas.error.message) == ("unsupported", True)
+
+
+@SWEEP
+def test_a_newer_transformers_shards_over_both(pool):
+    newer = column(pool, MODEL, "transformers@5.23.0", tp=2, dp_shard=2)
+    assert {("tp", "all_reduce"), ("dp_shard", "all_gather"), ("dp_shard", "reduce_scatter")} <= kinds(newer)
 
 
 def test_context_parallel_ranks_share_a_sequence_and_send_keys_and_values_around(pool):
@@ -65,7 +69,7 @@ def test_a_sequence_that_has_no_two_chunks_a_rank_and_kernels_of_a_gpu_have_no_p
     assert (ring.status.value, "ring_flash_attn" in ring.error.message) == ("unsupported", True)
 
 
-@pytest.mark.parametrize("framework", [NEMO, AXOLOTL])
+@pytest.mark.parametrize("framework", [NEMO, pytest.param(AXOLOTL, marks=SWEEP)])
 def test_activations_that_are_made_again_take_less_memory_and_more_arithmetic(pool, framework):
     kept, again = (column(pool, MODEL, framework, 2048, tp=2, recompute=how) for how in ("", "full"))
     assert again.memory.by_category["activations"] < 0.6 * kept.memory.by_category["activations"]

@@ -29,9 +29,15 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 def _loss(rank, plan, name, changes, options, chunk):
-    module.CHUNK_ELEMENTS = chunk
+    """Rank processes serve other tests afterwards, in which every rank must have chunks of one size."""
     chunks = []
-    module._chunk = lambda logits, *more: chunks.append(len(logits)) or chunk_of(logits, *more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK_ELEMENTS", chunk)
+        patch.setattr(module, "_chunk", lambda logits, *more: chunks.append(len(logits)) or chunk_of(logits, *more))
+        return _compared(rank, plan, name, changes, options, chunks)
+
+
+def _compared(rank, plan, name, changes, options, chunks):
     model, unsharded = sharded(name, plan, changes), whole(name, **changes)
     given = batch(model, 2)
     given["labels"][given["labels"] == -100] = options.get("ignore_index", -100)

@@ -9,11 +9,11 @@ from typing import Any
 def counted(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a case, in the order of the first: the one with most undisturbed repeats, of equals the newest. A row
     with an error counts where no other is there. Nothing that was predicted has a part in it."""
-    return [max(same, key=_quality) for same in alike(rows)]
+    return [max(reversed(same), key=_quality) for same in alike(rows)]
 
 
 def alike(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rows of the same case together, newest last."""
+    """Rows of the same case together, newest last; those of one day in the order they were written."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault(_case(row), []).append(row)

@@ -64,7 +64,8 @@ sweep: .venv/ready
 	$(TPSCOPE) prove --self-test --full --fresh --json results/selftest.json
 	$(BIN)/python -m tpscope.report.guide_record
 	$(BIN)/python -m tpscope.report.guidance
-	TPSCOPE_SWEEP=1 $(BIN)/python -m pytest -q tests/migrate tests/recommend/test_recommend_run.py tests/price
+	TPSCOPE_SWEEP=1 $(BIN)/python -m pytest -q tests/migrate
+	TPSCOPE_SWEEP=1 $(BIN)/python -m pytest -q -m sweep
 	$(BIN)/python -m tpscope.report.experiments.price
 	$(BIN)/python -m tpscope.report.study --generate
 	$(BIN)/python -m tpscope.report.pages

@@ -41,6 +41,7 @@ def checked(folder, prove=True, **values):
     return check(Asked(file, 2, "nemo@0.7.0", prove=prove))
 
 
+@pytest.mark.sweep
 def test_dropout_before_a_draws_masks_apart_and_without_dropout_it_is_equal(tmp_path):
     found = checked(tmp_path)
     assert found.verdict is Verdict.DIFFERENT

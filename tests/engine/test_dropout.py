@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from subjects import batch, gradients, loss, sharded, whole
+from subjects import Counter, batch, gradients, loss, sharded, whole
 
 from tpscope.engine import parallelize as module
 from tpscope.engine.gradients import finish_gradients
@@ -50,13 +50,26 @@ def _masks(rank, plan, name, sequence_parallel, forked):
 
 
 @pytest.mark.parametrize("sequence_parallel", [False, True], ids=["", "sequence parallel"])
-@pytest.mark.parametrize("name", ["gpt2", "qwen3-8b"])
+@pytest.mark.parametrize("name", ["gpt2", "qwen3-8b", "phi-2"])
 def test_masks(ranks, plans, name, sequence_parallel):
     (found, after), (_, other) = ranks(_masks, 2, plans(name, 2), name, sequence_parallel, True)
     assert found
     assert all(right for _, _, right in found)
     assert any(cut for _, cut, _ in found)
     assert after == other  # all ranks go on with the same stream
+
+
+def _reduces(rank, plan, build):
+    model = build("phi-2", plan)
+    with Counter() as seen:
+        loss(model, batch(model)).backward()
+    return seen.counts["all_reduce"]
+
+
+def test_what_a_layer_masks_apart_is_no_single_sum(ranks, plans):
+    """phi-2 drops out of attention's and of the MLP's result: two sums forward, two backward in each of 2 layers."""
+    plan = plans("phi-2", 2)
+    assert ranks(_reduces, 2, plan, prepared)[0] == ranks(_reduces, 2, plan, sharded)[0] + 2 * 2
 
 
 def test_without_streams_of_their_own_ranks_drop_the_same_heads(ranks, plans):

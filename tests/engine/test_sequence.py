@@ -1,4 +1,5 @@
-"""Sequence parallelism gives the same gradients, and as many gathers as scatters; without: 4 all-reduces a layer."""
+"""Sequence parallelism gives the same gradients, and as many gathers as scatters; without: 4 all-reduces a
+layer, 2 where attention and MLP are one sum."""
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tpscope.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 DENSE = ("qwen3-8b", "llama-3.2-1b", "gemma-2-9b", "phi-3-mini")
+PARALLEL = ("phi-2", "command-r")
 
 
 def _trained(rank, plan, name, sequence_parallel, forget):
@@ -25,7 +27,7 @@ def _trained(rank, plan, name, sequence_parallel, forget):
     return wrong(model, gradients(unsharded), rank) if not forget else [part.name for part in parts(model)]
 
 
-@pytest.mark.parametrize("name", [*DENSE, "gpt-oss-20b", "mixtral-8x7b"])
+@pytest.mark.parametrize("name", [*DENSE, *PARALLEL, "gpt-oss-20b", "mixtral-8x7b"])
 def test_gradients_are_those_of_the_whole_model(ranks, plans, name):
     assert ranks(_trained, 2, plans(name, 2), name, True, False) == [[], []]
 
@@ -51,19 +53,25 @@ def _counted(rank, plan, name, layers, sequence_parallel):
     return seen.counts
 
 
-@pytest.mark.parametrize("name", DENSE)
-def test_collectives_of_a_layer(ranks, plans, name):
+def _of_a_layer(ranks, plan, name, sequence_parallel=False):
     """The difference between four and two layers, which leaves out embedding, head and loss."""
-    plan = plans(name, 2)
+    more = ranks(_counted, 2, plan, name, 4, sequence_parallel)[0]
+    less = ranks(_counted, 2, plan, name, 2, sequence_parallel)[0]
+    kinds = sorted({*more, *less})
+    return {k: (more.get(k, 0) - less.get(k, 0)) / 2 for k in kinds if more.get(k, 0) != less.get(k, 0)}
 
-    def of_a_layer(sequence_parallel):
-        more = ranks(_counted, 2, plan, name, 4, sequence_parallel)[0]
-        less = ranks(_counted, 2, plan, name, 2, sequence_parallel)[0]
-        kinds = sorted({*more, *less})
-        return {k: (more.get(k, 0) - less.get(k, 0)) / 2 for k in kinds if more.get(k, 0) != less.get(k, 0)}
 
-    assert of_a_layer(False) == {"all_reduce": 4}
-    assert of_a_layer(True) == {"all_gather_into_tensor": 4, "reduce_scatter_tensor": 4}
+@pytest.mark.parametrize("name", [*DENSE, *PARALLEL])
+def test_collectives_of_a_layer(ranks, plans, name):
+    count = 2 if name in PARALLEL else 4
+    assert _of_a_layer(ranks, plans(name, 2), name) == {"all_reduce": count}
+    both = {"all_gather_into_tensor": count, "reduce_scatter_tensor": count}
+    assert _of_a_layer(ranks, plans(name, 2), name, sequence_parallel=True) == both
+
+
+def test_a_plan_without_one_sum_takes_four(ranks, plans):
+    text = "\n".join(line for line in plans("command-r", 2).splitlines() if "carries" not in line)
+    assert _of_a_layer(ranks, text, "command-r") == {"all_reduce": 4}
 
 
 def _odd(rank, plan):

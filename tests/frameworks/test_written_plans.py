@@ -14,7 +14,7 @@ def said(kind, text):
     pass
 
 
-@pytest.mark.parametrize("form", ["transformers", "nemo"])
+@pytest.mark.parametrize("form", ["transformers", pytest.param("nemo", marks=pytest.mark.sweep)])
 def test_a_fused_model_is_equal_through_the_framework_and_its_plain_columns_are_not(form):
     result = derive("phi-3-mini", 2, said, form=form)
     text = formats.write(result.case, form).text

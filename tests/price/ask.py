@@ -1,16 +1,11 @@
 """One column of price for tests, on the calibrated machine; and what is left to a sweep."""
 
-import os
-
-import pytest
-
 from tpscope.compare.ask import Wishes, question
 from tpscope.frameworks import registry
 from tpscope.price import hardware
 from tpscope.price.run import Setting, price
 
 # What takes long and is claimed by a smaller test too.
-SWEEP = pytest.mark.skipif(not os.environ.get("TPSCOPE_SWEEP"), reason="a sweep: TPSCOPE_SWEEP=1 runs it")
 
 
 def column(pool, model, framework, sequence=512, loss="", recompute="", batch=1, **wishes):

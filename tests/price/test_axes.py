@@ -1,7 +1,7 @@
 """Data-parallel and context-parallel axes, and activations made again."""
 
 import pytest
-from ask import SWEEP, column
+from ask import column
 
 pytestmark = pytest.mark.frameworks
 MODEL, NEMO, AXOLOTL = "qwen3-0.6b", "nemo@0.7.0", "axolotl@0.19.0"
@@ -29,7 +29,7 @@ def test_axolotls_tp_beside_data_is_refused_by_its_transformers_and_replicas_alo
     assert (replicas.status.value, "DistributedDataParallel" in replicas.error.message) == ("unsupported", True)
 
 
-@SWEEP
+@pytest.mark.sweep
 def test_a_newer_transformers_shards_over_both(pool):
     newer = column(pool, MODEL, "transformers@5.23.0", tp=2, dp_shard=2)
     assert {("tp", "all_reduce"), ("dp_shard", "all_gather"), ("dp_shard", "reduce_scatter")} <= kinds(newer)
@@ -69,7 +69,7 @@ def test_a_sequence_that_has_no_two_chunks_a_rank_and_kernels_of_a_gpu_have_no_p
     assert (ring.status.value, "ring_flash_attn" in ring.error.message) == ("unsupported", True)
 
 
-@pytest.mark.parametrize("framework", [NEMO, pytest.param(AXOLOTL, marks=SWEEP)])
+@pytest.mark.parametrize("framework", [NEMO, pytest.param(AXOLOTL, marks=pytest.mark.sweep)])
 def test_activations_that_are_made_again_take_less_memory_and_more_arithmetic(pool, framework):
     kept, again = (column(pool, MODEL, framework, 2048, tp=2, recompute=how) for how in ("", "full"))
     assert again.memory.by_category["activations"] < 0.6 * kept.memory.by_category["activations"]

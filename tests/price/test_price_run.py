@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from ask import SWEEP
 
 from tpscope.compare.ask import Wishes, question
 from tpscope.frameworks import registry
@@ -78,7 +77,7 @@ def test_a_peak_that_was_measured_on_gpus_is_met_within_five_percent(pool):
     peaks_are_met(pool, cases)
 
 
-@SWEEP
+@pytest.mark.sweep
 def test_every_peak_that_was_measured_before_is(pool):
     assert len(MEASURED) == 4
     peaks_are_met(pool, MEASURED)

@@ -3,7 +3,6 @@
 from collections import Counter
 
 import pytest
-from ask import SWEEP
 
 pytestmark = pytest.mark.frameworks
 
@@ -44,7 +43,7 @@ def test_traced_collectives_are_those_of_two_real_ranks(traffic, model, framewor
     [
         ("nemo@0.7.0", "dp_shard", {"all_gather", "reduce_scatter"}),
         ("axolotl@0.19.0", "dp_shard", {"all_gather", "reduce_scatter"}),
-        pytest.param("transformers@5.23.0", "dp_shard", {"all_gather", "reduce_scatter"}, marks=SWEEP),
+        pytest.param("transformers@5.23.0", "dp_shard", {"all_gather", "reduce_scatter"}, marks=pytest.mark.sweep),
         ("nemo@0.7.0+hf", "cp", {"all_gather", "all_to_all", "reduce_scatter"}),
     ],
 )

@@ -1,6 +1,5 @@
 """`tpscope recommend` on real frameworks: what it advises is proven and passes check; what is not equal never wins."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +16,11 @@ from tpscope.recommend.run import recommend
 
 TPSCOPE = str(Path(sys.executable).with_name("tpscope"))
 pytestmark = [pytest.mark.frameworks, pytest.mark.xdist_group("recommend")]
-# Each takes a minute and more where nothing is kept: all of them with TPSCOPE_SWEEP=1 (`make sweep`).
-GOOD = [Asked("llama-3.1-8b", 8, lora=True)]
-if os.environ.get("TPSCOPE_SWEEP"):
-    GOOD += [Asked("llama-3.1-8b", 8), Asked("qwen3-8b", 8)]
+# docs/recommend.md shows the first, and test_ten_pairs.py checks what was recorded.
+GOOD = [Asked("llama-3.1-8b", 8, lora=True), Asked("llama-3.1-8b", 8), Asked("qwen3-8b", 8)]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("asked", GOOD, ids=lambda asked: asked.command)
 def test_what_is_recommended_is_equal_in_every_way_and_passes_check(asked, tmp_path):
     result = recommend(asked)
@@ -56,6 +54,7 @@ def test_a_version_that_prove_marks_different_never_wins_even_alone():
     assert "tp_size: 1" in result.fallback
 
 
+@pytest.mark.sweep
 def test_a_version_that_is_different_stands_behind_one_that_is_equal():
     result = recommend(Asked("qwen3-8b", 8, with_=("nemo@0.6.0", "nemo@0.7.0")))
     assert result.winner == "nemo@0.7.0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,19 +39,26 @@ def move_borders(module: nn.Module, wrapper: nn.Module) -> None:
 
 
 @dataclass
-class _Passage:
-    """The newest pass through a region: was it given parts of the sequence, and what was made of which tensor."""
+class Passage:
+    """The newest pass through a region, or through one and that which carries its sum: was it given parts of the
+    sequence, what was made of which tensor, and the terms that are still to be added up."""
 
     parts: bool = False
     source: torch.Tensor | None = None
     result: torch.Tensor | None = None
+    terms: list[torch.Tensor] = field(default_factory=list)
 
 
-def hook_sum(model: nn.Module, region: Region, axis: Axis, stream: Stream | None, shared: bool = True) -> None:
+def hook_sum(
+    model: nn.Module, region: Region, axis: Axis, stream: Stream | None, shared: bool = True,
+    passage: Passage | None = None, carried: bool = False,
+) -> None:  # fmt: skip
     """f in front of the entries, g behind the exit; with a stream, gather and reduce-scatter. `shared`: entries that
-    are given the same tensor share its collective."""
-    passage = _Passage()
-    several = shared and len(region.entries) > 1
+    are given the same tensor share its collective. `passage`: of two regions with one sum; the one that is `carried`
+    leaves zeros, and the other the sum of both."""
+    joint = passage is not None
+    passage = passage or Passage()
+    several = shared and (len(region.entries) > 1 or joint)
 
     def enter(item: torch.Tensor) -> torch.Tensor:
         part = stream is not None and stream.is_part(item)
@@ -66,6 +73,13 @@ def hook_sum(model: nn.Module, region: Region, axis: Axis, stream: Stream | None
         return found
 
     def leave(item: torch.Tensor) -> torch.Tensor:
+        part = stream is not None and passage.parts
+        if carried:
+            passage.terms.append(item)
+            shape = (item.shape[0], item.shape[1] // axis.size, *item.shape[2:]) if part else item.shape
+            return item.new_zeros(shape)
+        if passage.terms:
+            item = item + passage.terms.pop(0)
         if stream is not None and passage.parts:
             return scatter_sequence(item, stream.axis)
         return sum_of_ranks(item, axis)
@@ -73,11 +87,16 @@ def hook_sum(model: nn.Module, region: Region, axis: Axis, stream: Stream | None
     def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
         if not several:
             passage.parts = False
+        if carried:
+            passage.terms.clear()
         return changed((args, kwargs), enter)
 
     def after(module: nn.Module, args: Any, output: Any) -> Any:
         found = positions_changed(output, region.outputs, leave)
-        passage.parts, passage.source, passage.result = False, None, None
+        passage.parts = False
+        if not carried:
+            passage.source, passage.result = None, None
+            passage.terms.clear()
         return found
 
     for name in region.entries:

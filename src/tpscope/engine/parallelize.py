@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -12,12 +13,12 @@ from tpscope.engine.collectives import Axis
 from tpscope.engine.edges import hook_edge
 from tpscope.engine.gradients import reopen_gradients, replaced, watch
 from tpscope.engine.held import Held, State, attach, note
-from tpscope.engine.hooks import hook_head, hook_lookup, hook_once, hook_sum
+from tpscope.engine.hooks import Passage, hook_head, hook_lookup, hook_once, hook_sum
 from tpscope.engine.logits import deferred
 from tpscope.engine.regions import fitted, held_fraction, instances, layers_of, tensor_of
 from tpscope.engine.sequence import Stream, between, install
 from tpscope.engine.slices import divide, put, take
-from tpscope.engine.streams import Streams, fork_between, fork_region
+from tpscope.engine.streams import Streams, drops_itself, fork_between, fork_region
 from tpscope.errors import UserError
 from tpscope.language.sharding import Cut, Region, RegionKind, Sharding
 
@@ -67,12 +68,14 @@ def parallelize(
         for name in summed:
             _sum_in_backward(tensor_of(model, name), cuts.get(name), axis)
     stream = Stream(axis) if sequence_parallel else None
+    joint = _joint(model, regions)
     begin = 0
     for region in regions:
         for edge in region.edges:
             hook_edge(model.get_submodule(edge.module), edge, axis)
         if region.kind is RegionKind.SUM:
-            hook_sum(model, region, axis, stream, entries == "shared")
+            own = joint.get(region.exits[0])
+            hook_sum(model, region, axis, stream, entries == "shared", own, own is not None and not region.carries)
             continue
         module = model.get_submodule(region.exits[0])
         ends = _vocabulary(region, cuts, axis)
@@ -100,6 +103,22 @@ def parallelize(
         _reopen_before(model, regions)
         watch(model)
     return Sharded(model, axis, cuts, begin)
+
+
+def _joint(model: nn.Module, regions: list[Region]) -> dict[str, Passage]:
+    """What regions that leave one sum share, by exit. Where a layer drops out of their results, each has its own mask
+    and its own sum."""
+    found: dict[str, Passage] = {}
+    for region in regions:
+        if region.carries:
+            both = (region.carries, region.exits[0])
+            parts = [name.split(".") for name in both]
+            layer = [one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(*parts, strict=False))]
+            within = {id(part) for name in both for part in model.get_submodule(name).modules()}
+            outside = [part for part in model.get_submodule(".".join(layer)).modules() if id(part) not in within]
+            if not any(map(drops_itself, outside)):
+                found[both[0]] = found[both[1]] = Passage()
+    return found
 
 
 def _local(model: nn.Module, cuts: dict[str, Cut], axis: Axis) -> dict[str, torch.Tensor]:

@@ -71,6 +71,7 @@ def _instances(model: nn.Module, region: Region) -> Iterator[Region]:
                 shares=shares,
                 settings=settings,
                 edges=tuple(replace(edge, module=_filled(edge.module, numbers)) for edge in region.edges),
+                carries=_filled(region.carries, numbers),
             )
 
 

@@ -69,12 +69,15 @@ def _digest(data: bytes) -> int:
 
 
 def drops(module: nn.Module) -> bool:
-    """True if a module drops something out in training, by a Dropout or by a rate that its forward reads."""
-    return any(
-        (isinstance(part, nn.Dropout) and part.p > 0)
-        or any("dropout" in key and isinstance(rate, float) and rate > 0 for key, rate in vars(part).items())
-        for part in module.modules()
-    )
+    """True if a module or a part of it drops something out in training."""
+    return any(drops_itself(part) for part in module.modules())
+
+
+def drops_itself(part: nn.Module) -> bool:
+    """True for a Dropout, or a module whose forward reads a rate."""
+    if isinstance(part, nn.Dropout):
+        return part.p > 0
+    return any("dropout" in key and isinstance(rate, float) and rate > 0 for key, rate in vars(part).items())
 
 
 def fork_region(model: nn.Module, region: Region, cuts: dict[str, Cut], streams: Streams) -> None:

@@ -35,6 +35,8 @@ def _region(region: Region) -> dict[str, Any]:
         found["entries"] = list(region.entries)
     if region.outputs != (0,):
         found["outputs"] = list(region.outputs)
+    if region.carries:
+        found["carries"] = region.carries
     found["parameters"] = {name: _share(share) for name, share in region.shares.items()}
     if region.settings:
         found["divide"] = dict(region.settings)
@@ -88,6 +90,7 @@ def _read_region(tree: dict[str, Any]) -> Region:
     return Region(
         kind, tuple(tree.get("entries", exits)), exits, shares, dict(tree.get("divide", {})),
         tuple(tree.get("outputs", (0,))), edges=edges,
+        carries=tree.get("carries", ""),
     )  # fmt: skip
 
 

@@ -127,7 +127,8 @@ class Region:
     `exits` (sum forward, identity backward): Megatron's f and g, arXiv:1909.08053. `outputs` are the positions of the
     exit's tensors that are added. `shares`: parameters by pattern. `settings`: whole numbers that a module of the
     region reads in its forward, with the divisor that makes it run on a slice (`layers.*.self_attn.num_heads`: 2).
-    `edges`: where activations inside are gathered and split again (a norm over all heads).
+    `edges`: where activations inside are gathered and split again (a norm over all heads). `carries`: the exit of an
+    earlier region whose result is only ever added to this one's (attention beside the MLP): both are one sum.
     """
 
     kind: RegionKind
@@ -139,6 +140,7 @@ class Region:
     units: int = 0
     why: str = ""
     edges: tuple[Edge, ...] = ()
+    carries: str = ""
 
 
 @dataclass(frozen=True)

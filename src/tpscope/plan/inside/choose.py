@@ -13,7 +13,7 @@ from tpscope.language.plan import wildcard
 from tpscope.language.sharding import Region, RegionKind, Sharding
 from tpscope.language.verdict import Verdict
 from tpscope.plan.foreign import spelled
-from tpscope.plan.inside.costs import cost, layers_of
+from tpscope.plan.inside.costs import Entries, cost, layers_of
 from tpscope.plan.inside.derive import Deriver
 from tpscope.plan.inside.prove import Outcome, Reference, controls, prove
 from tpscope.plan.inside.spell import spell
@@ -108,7 +108,7 @@ def _proposed(request: PlanRequest, source: Source, subject: Subject, deriver: D
         rules = tuple(spelled(pattern, word) for pattern, word in (_tp_plan(subject.model) or {}).items())
         if not rules:
             raise Unfit("transformers ships none for this model")
-        return _joined(subject, _translated(subject, Given(source, "", rules=rules), tp))
+        return deriver.joined(_one_entry(subject, _translated(subject, Given(source, "", rules=rules), tp)))
     given = next((item for item in request.given if item.source is source), None)
     if given is None:
         raise Unfit("there is none for this model")
@@ -137,7 +137,7 @@ def _translated(subject: Subject, given: Given, tp: int) -> Sharding:
     return found.plan
 
 
-def _joined(subject: Subject, plan: Sharding) -> Sharding:
+def _one_entry(subject: Subject, plan: Sharding) -> Sharding:
     """The plan with one entry a region, in front of the module that its columns lie in, where that is proven.
 
     Other engines enter at every column, so that each adds up gradients of the same input.
@@ -180,15 +180,16 @@ def _case(plan: Sharding, subject: Subject, source: Source) -> PlanCase:
 def _costs(subject: Subject, case: PlanCase, tp: int) -> list[Cost]:
     """What the plan sends and, beside it, what the shipped one would, region for region as it is written."""
     assert subject.published is not None
-    plans = [(case.source, case.plan)]
+    plans: list[tuple[Source, Sharding, Entries]] = [(case.source, case.plan, "shared")]
     if rules := _tp_plan(subject.model):
         shipped = translate(subject.model, [spelled(*rule) for rule in rules.items()], tp)
         if shipped.plan.regions:
-            plans.append((Source.SHIPPED, shipped.plan))  # as it is shipped: an entry for every column
+            # As it is shipped: every column is an entry, and transformers' engine sends for each.
+            plans.append((Source.SHIPPED, shipped.plan, "each"))
     found: list[Cost] = []
-    for source, plan in plans:
+    for source, plan, entries in plans:
         try:
-            found.append(cost(subject.published, plan, source, layers_of(subject.published)))
+            found.append(cost(subject.published, plan, source, layers_of(subject.published), entries))
         except Exception as error:  # noqa: BLE001, model code that asks for numbers cannot run without them
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             found.append(Cost(source, "unknown", 0, 0, 0, 0, 0, {}, why))

@@ -21,6 +21,7 @@ from tpscope.plan.inside.subject import Sample
 from tpscope.plan.result import Cost, Source
 
 TOKENS = 2048
+Entries = Literal["shared", "each"]
 # As if all of it were in a layer: there the questions of a router are answered.
 _PLACE = Place("layer", 0)
 
@@ -49,14 +50,13 @@ class _Noted:
         return tensor
 
 
-def cost(model: nn.Module, plan: Sharding, source: Source, layers: int) -> Cost:
+def cost(model: nn.Module, plan: Sharding, source: Source, layers: int, entries: Entries = "shared") -> Cost:
     """The traffic of a plan on a model that is on meta, and the part of its layers, of which there are so many.
+    `entries`: as `parallelize` takes it.
 
     Raises what the model's code raises on tensors without numbers.
     """
     ends = replace(plan, regions=tuple(region for region in plan.regions if not _layered(region.exits[0])))
-    # What transformers ships says of every column that it is an entry, and its engine sends for each.
-    entries: Literal["shared", "each"] = "each" if source is Source.SHIPPED else "shared"
     whole, outside = _calls(model, plan, entries), _calls(model, ends, entries)
     kinds: dict[str, int] = {}
     for kind, _ in whole:
@@ -78,7 +78,7 @@ def _layered(name: str) -> bool:
     return wildcard(name) != name or "*" in name
 
 
-def _calls(model: nn.Module, plan: Sharding, entries: Literal["shared", "each"]) -> list[tuple[str, int]]:
+def _calls(model: nn.Module, plan: Sharding, entries: Entries) -> list[tuple[str, int]]:
     axis = _Noted(plan.tp)
     with _Answering(model), unseen():
         own = filled(copy.deepcopy(model))

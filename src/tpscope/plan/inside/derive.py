@@ -11,6 +11,7 @@ from torch import nn
 from tpscope.language.plan import wildcard
 from tpscope.language.sharding import Edge, EdgeKind, Region, RegionKind, Sharding, Side, Whole
 from tpscope.plan.inside.coupling import eased
+from tpscope.plan.inside.joint import joined
 from tpscope.plan.inside.layers import entries_of, join, owned, structure, tops
 from tpscope.plan.inside.regions import is_lookup, merged, table_region
 from tpscope.plan.inside.settings import Fit, fitting
@@ -61,14 +62,13 @@ class Deriver:
         mine = {id(self.model.get_parameter(n)): self.model.get_parameter(n).numel() for n in cut & self._all_names()}
         whole = self._whole(cut)
         config: Any = getattr(self.model, "config", None)
-        return Sharding(
-            getattr(config, "model_type", ""),
-            type(self.model).__name__,
-            ranks,
-            regions,
-            whole,
-            sum(mine.values()) / max(1, total),
-        )
+        fraction = sum(mine.values()) / max(1, total)
+        model_type = getattr(config, "model_type", "")
+        return self.joined(Sharding(model_type, type(self.model).__name__, ranks, regions, whole, fraction))
+
+    def joined(self, plan: Sharding) -> Sharding:
+        """The plan with one sum for results that are only ever added."""
+        return joined(self.model, self.calls, plan)
 
     def _all_names(self) -> set[str]:
         return {name for name, _ in self.model.named_parameters(remove_duplicate=False)}

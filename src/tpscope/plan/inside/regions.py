@@ -62,4 +62,5 @@ def _general(region: Region) -> Region:
         shares={wildcard(name): share for name, share in region.shares.items()},
         settings={wildcard(name): divisor for name, divisor in region.settings.items()},
         edges=tuple(replace(edge, module=wildcard(edge.module)) for edge in region.edges),
+        carries=wildcard(region.carries),
     )

@@ -29,7 +29,17 @@ from tpscope.frameworks.inside.proof import hf_model
 from tpscope.frameworks.inside.proof.driver import Driver, MicroBatch, Step, Training, Work
 from tpscope.frameworks.inside.proof.hf_trainer import COMPILER, compiling
 from tpscope.language.answer import Failure
-from tpscope.language.sharding import Cut, Region, RegionKind, Segment, Sharding, Share
+from tpscope.language.sharding import (
+    Cut,
+    Edge,
+    EdgeKind,
+    Region,
+    RegionKind,
+    Segment,
+    Sharding,
+    Share,
+    Side,
+)
 from tpscope.language.verdict import Status
 
 
@@ -191,7 +201,10 @@ def _sharding(tree: dict[str, Any]) -> Sharding:
 
 def _region(tree: dict[str, Any]) -> Region:
     shares = {name: _share(item) for name, item in tree["shares"].items()}
-    more = {"settings": tree["settings"], "outputs": tuple(tree["outputs"])}
+    edges = tuple(Edge(item["module"], Side(item["side"]), EdgeKind(item["kind"])) for item in tree["edges"])
+    more = {
+        "settings": tree["settings"], "outputs": tuple(tree["outputs"]), "edges": edges, "carries": tree["carries"],
+    }  # fmt: skip
     return Region(RegionKind(tree["kind"]), tuple(tree["entries"]), tuple(tree["exits"]), shares, **more)
 
 

@@ -24,6 +24,7 @@ from tpscope.plan.result import Derived, PlanAnswer, PlanRequest, Source
 EXPERTS = 4
 WIDEST = 1024
 SECONDS = 300
+SOURCES = (Source.CURATED, Source.SHIPPED, Source.DERIVED)
 _ANSWER = TypeAdapter(PlanAnswer)
 
 
@@ -114,7 +115,7 @@ def _sources(custom: str | None, source: str | None) -> tuple[Source, ...]:
     if custom:
         return (Source.CUSTOM,)
     if source is None:
-        return (Source.CURATED, Source.SHIPPED, Source.DERIVED)
+        return SOURCES
     names = [item.value for item in Source if item is not Source.CUSTOM]
     if source not in names:
         raise UserError(f"--source {source}: choose one of {', '.join(names)}; a file of your own is --plan FILE")

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from tpscope.engine.regions import held_fraction
+from tpscope.engine.regions import held_fraction, instances
+from tpscope.engine.sequence import between
 from tpscope.errors import UserError
 from tpscope.language.plan import wildcard
 from tpscope.language.sharding import Region, RegionKind, Sharding
@@ -44,11 +45,13 @@ class Unfit(Exception):
 def choose(request: PlanRequest, subject: Subject, deriver: Deriver, tp: int) -> PlanCase:
     """The first source whose plan is proven and fits; nothing is guessed. Where none is, the last that was tried.
 
-    A shipped plan that leaves much of the layers whole gives way to a derived one that is proven and cuts more.
+    A shipped plan that leaves much of the layers whole, or weights between its regions, which rules out sequence
+    parallelism, gives way to a derived one that is proven and does better.
     """
     tried: list[Tried] = []
     cases: list[PlanCase] = []
     barely: PlanCase | None = None
+    wanting = False
     for source in request.sources:
         origin = next((given.origin for given in request.given if given.source is source), "")
         try:
@@ -61,16 +64,23 @@ def choose(request: PlanRequest, subject: Subject, deriver: Deriver, tp: int) ->
         cases.append(case)
         if not _good(case):
             continue
-        if source is Source.SHIPPED and Source.DERIVED in request.sources and left(subject.model, plan) > MOST_LEFT:
-            tried[-1].outcome += f", and leaves {left(subject.model, plan):.0%} of the layers' weights whole"
-            barely = case
-            continue
+        if source is Source.SHIPPED and Source.DERIVED in request.sources:
+            much, wanting = left(subject.model, plan) > MOST_LEFT, not _between_is_clear(subject.model, plan)
+            if much:
+                tried[-1].outcome += f", and leaves {left(subject.model, plan):.0%} of the layers' weights whole"
+            elif wanting:
+                tried[-1].outcome += ", and leaves weights between regions"
+            if much or wanting:
+                barely = case
+                continue
         break
     if not cases:
         raise Unfit("; ".join(f"{item.source}: {item.outcome}" for item in tried))
     case = cases[-1]
-    if barely is not None and not (_good(case) and case.fraction > barely.fraction):
-        case = barely
+    if barely is not None and case is not barely:
+        clear = wanting and case.fraction == barely.fraction and _between_is_clear(subject.model, case.plan)
+        if not (_good(case) and (case.fraction > barely.fraction or clear)):
+            case = barely
     for item in tried:
         item.taken = item.source is case.source and _good(case)
     case.tried = tried
@@ -163,6 +173,15 @@ def left(model: nn.Module, plan: Sharding) -> float:
     sizes = {name: p.numel() for name, p in model.named_parameters() if wildcard(name) != name}
     whole = sum(size for name, size in sizes.items() if name not in patterns and wildcard(name) not in patterns)
     return whole / max(1, sum(sizes.values()))
+
+
+def _between_is_clear(model: nn.Module, plan: Sharding) -> bool:
+    """True if nothing but vectors lies between the regions of layers, so that ranks can share out a sequence."""
+    try:
+        between(model, instances(model, plan))
+    except UserError:
+        return False
+    return True
 
 
 def _case(plan: Sharding, subject: Subject, source: Source) -> PlanCase:

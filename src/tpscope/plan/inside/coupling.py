@@ -65,7 +65,17 @@ def eased(trial: Trial) -> Trial | None:
         call = standing[name]
         ratio = call.output / torch.where(call.given == 0, torch.ones_like(call.given), call.given)
         own.root.set_submodule(name, Stand(ratio))
-    return own if outer else None
+    return own if outer and _runs(own) else None
+
+
+def _runs(trial: Trial) -> bool:
+    """False where the code reads more of a module than its result (its weight), which a stand-in lacks."""
+    try:
+        with torch.no_grad():
+            trial.outputs()
+    except AttributeError:
+        return False
+    return True
 
 
 def _keeper(name: str, seen: dict[str, list[_Seen]]) -> Any:

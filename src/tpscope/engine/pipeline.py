@@ -105,20 +105,23 @@ class Pipeline:
         made = PipelineStage(stage, stage.index, stage.number, device, group=mesh["pp"].get_group())
         self._stage = stage
         self._tokens: torch.Tensor | None = None
+        self._shifted = False
         self._schedule = Schedule1F1B(made, micro_batches, loss_fn=self._loss, scale_grads=False)
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         model: Any = self._stage.model
         found: torch.Tensor = model.loss_function(
-            logits=logits, labels=labels, vocab_size=logits.shape[-1], num_items_in_batch=self._tokens
-        )
+            logits=logits, labels=labels, vocab_size=logits.shape[-1], num_items_in_batch=self._tokens,
+            shift_labels=labels if self._shifted else None,
+        )  # fmt: skip
         return found
 
     def step(self, batch: dict[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor | None:
         """Forward and backward of a batch whose loss is the sum over labels divided by `tokens`; the loss in the last
-        stage, None in others."""
-        self._tokens = tokens
-        more: dict[str, Any] = {name: item for name, item in batch.items() if name not in ("input_ids", "labels")}
+        stage, None in others. With context parallelism it is what `context_part` gives."""
+        self._tokens, self._shifted = tokens, "shift_labels" in batch
+        known = ("input_ids", "labels", "shift_labels")
+        more: dict[str, Any] = {name: item for name, item in batch.items() if name not in known}
         losses: list[torch.Tensor] = []
         given = (batch["input_ids"],) if self._stage.index == 0 else ()
         last = self._stage.index == self._stage.number - 1

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from tpscope.engine.collectives import Axis
+from tpscope.engine.hooks import border
 from tpscope.engine.vocabulary import gather_last
 from tpscope.language.sharding import Edge, EdgeKind, Side
 
@@ -44,9 +45,13 @@ def hook_edge(module: nn.Module, edge: Edge, axis: Axis) -> None:
         return gather_last(tensor, (tensor.shape[-1],) * axis.size, axis)
 
     if edge.side is Side.OUTPUT:
-        module.register_forward_hook(lambda _, args, output: _first(output, cross))
+        border(module, module.register_forward_hook, lambda _, args, output: _first(output, cross))
     else:
-        module.register_forward_pre_hook(lambda _, args, kwargs: _first((args, kwargs), cross), with_kwargs=True)
+
+        def before(_: Any, args: Any, kwargs: Any) -> Any:
+            return _first((args, kwargs), cross)
+
+        border(module, module.register_forward_pre_hook, before, kwargs=True)
 
 
 def _first(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:

@@ -46,7 +46,7 @@ def choose(request: PlanRequest, subject: Subject, deriver: Deriver, tp: int) ->
     """The first source whose plan is proven and fits; nothing is guessed. Where none is, the last that was tried.
 
     A shipped plan that leaves much of the layers whole, or weights between its regions, which rules out sequence
-    parallelism, gives way to a derived one that is proven and does better.
+    parallelism, or gathers inside of regions, gives way to a derived one that is proven and does better.
     """
     tried: list[Tried] = []
     cases: list[PlanCase] = []
@@ -65,11 +65,11 @@ def choose(request: PlanRequest, subject: Subject, deriver: Deriver, tp: int) ->
         if not _good(case):
             continue
         if source is Source.SHIPPED and Source.DERIVED in request.sources:
-            much, wanting = left(subject.model, plan) > MOST_LEFT, not _between_is_clear(subject.model, plan)
+            much, wanting = left(subject.model, plan) > MOST_LEFT, not _clear(subject.model, plan)
             if much:
                 tried[-1].outcome += f", and leaves {left(subject.model, plan):.0%} of the layers' weights whole"
             elif wanting:
-                tried[-1].outcome += ", and leaves weights between regions"
+                tried[-1].outcome += ", and gathers or leaves weights between regions"
             if much or wanting:
                 barely = case
                 continue
@@ -78,7 +78,7 @@ def choose(request: PlanRequest, subject: Subject, deriver: Deriver, tp: int) ->
         raise Unfit("; ".join(f"{item.source}: {item.outcome}" for item in tried))
     case = cases[-1]
     if barely is not None and case is not barely:
-        clear = wanting and case.fraction == barely.fraction and _between_is_clear(subject.model, case.plan)
+        clear = wanting and case.fraction == barely.fraction and _clear(subject.model, case.plan)
         if not (_good(case) and (case.fraction > barely.fraction or clear)):
             case = barely
     for item in tried:
@@ -175,8 +175,11 @@ def left(model: nn.Module, plan: Sharding) -> float:
     return whole / max(1, sum(sizes.values()))
 
 
-def _between_is_clear(model: nn.Module, plan: Sharding) -> bool:
-    """True if nothing but vectors lies between the regions of layers, so that ranks can share out a sequence."""
+def _clear(model: nn.Module, plan: Sharding) -> bool:
+    """True if nothing is gathered inside of regions and only vectors lie between them, so that ranks can share out a
+    sequence."""
+    if any(region.edges for region in plan.regions):
+        return False
     try:
         between(model, instances(model, plan))
     except UserError:

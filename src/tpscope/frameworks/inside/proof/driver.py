@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tpscope.frameworks.inside.proof.slices import Part
 from tpscope.language.answer import LogLine, TrailLine
 from tpscope.language.proof import Depth, ProofRequest
 
@@ -118,6 +119,11 @@ class Driver(ABC):
     def planned(self, model: nn.Module) -> dict[str, Any]:
         """The plan as the framework holds it for a sharded model: patterns of modules and styles. Empty where there is
         none to be had."""
+        return {}
+
+    def held(self, model: nn.Module) -> dict[int, Part]:
+        """Parts of parameters, by id, of an engine that cuts unevenly or keeps slices twice, and says so. They are held
+        against the values; other parts are found by value."""
         return {}
 
     @abstractmethod

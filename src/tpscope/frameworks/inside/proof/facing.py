@@ -78,12 +78,15 @@ def blocks(config: dict[str, Any]) -> list[tuple[int, ...]]:
 class Facing:
     """One sharded model on this rank, and the whole model's parameters."""
 
-    def __init__(self, work: Work, groups: Groups, whole: nn.Module, model: nn.Module):
+    def __init__(
+        self, work: Work, groups: Groups, whole: nn.Module, model: nn.Module, held: Mapping[int, Part] | None = None
+    ):
         self.work, self.groups, self.model = work, groups, model
         self.size = work.request.tp
         self.whole = {name: tensor.detach() for name, tensor in parameters(whole).items()}
         self.whole_trains = {name: tensor.requires_grad for name, tensor in parameters(whole).items()}
         self.mine = parameters(model)
+        self.said = {name: held[id(tensor)] for name, tensor in self.mine.items() if held and id(tensor) in held}
         self.parts: dict[str, Part] = {}
         self.recuts: set[str] = set()
         self.clipped: tuple[float, float, float] | None = None
@@ -99,7 +102,7 @@ class Facing:
                 continue
             whole, claim = self.whole[name], slices.on_tp(tensor)
             own = slices.gathered(tensor.detach())
-            part = slices.by_shape(own.shape, whole.shape, self.size)
+            part = self.said.get(name) or slices.by_shape(own.shape, whole.shape, self.size)
             expected = None if part is None else part.of(whole, self.work.tp_rank, self.size)
             if part is None or expected is None or expected.shape != own.shape:
                 # No part of the whole has this shape: the framework's own forward will say what it makes of it.
@@ -131,6 +134,10 @@ class Facing:
             own = slices.gathered(tensor.detach())
             if slices.on_tp(tensor):
                 errors[name] = 0.0 if own.shape == whole.shape and torch.equal(own, whole) else _relative(own, whole)
+                continue
+            if name in self.said:
+                self.parts[name] = self.said[name]
+                errors[name] = _relative(own, self.said[name].of(whole, self.work.tp_rank, self.size))
                 continue
             part = slices.find(own, whole, self.work.tp_rank, self.size, self.blocks)
             guess = part or slices.by_shape(own.shape, whole.shape, self.size)

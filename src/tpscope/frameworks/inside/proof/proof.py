@@ -140,7 +140,7 @@ class Proof:
             # What a framework seeds it seeds; the rest is as in a process that has drawn nothing yet, on every rank.
             torch.manual_seed(_FRESH)
             model = self.driver.sharded(self.work.checkpoint)
-            facing = Facing(self.work, self.groups, self.whole, model)
+            facing = Facing(self.work, self.groups, self.whole, model, self.driver.held(model))
             agreed = facing.adapters()
             self.started_different = sorted(name for name, same in agreed.items() if not same)
             if self.request.mutation:

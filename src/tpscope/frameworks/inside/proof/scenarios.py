@@ -211,7 +211,8 @@ def saved(proof: Proof, loop: Round) -> tuple[list[ParameterProof], list[Diagnos
         pair = None if kept is None else facing.pair(name, tensor.detach(), kept)
         errors[name] = float("inf") if pair is None else _distance(pair[0], pair[1])
     with proof.during("load sharded"):
-        again = Facing(proof.work, proof.groups, driver.whole(folder), driver.sharded(folder))
+        loaded = driver.sharded(folder)
+        again = Facing(proof.work, proof.groups, driver.whole(folder), loaded, driver.held(loaded))
         back = again.values()
     everyone = everywhere((errors, back))
     tolerance = MULTIPLE * torch.finfo(torch.float64).eps

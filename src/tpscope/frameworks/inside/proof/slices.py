@@ -12,15 +12,18 @@ from torch.distributed.tensor import DTensor, Replicate
 @dataclass(frozen=True)
 class Part:
     """A rank's part of a whole tensor: all of it (`dim` None), or its share along `dim` of each of the `blocks`
-    (sizes along that dim; one block: contiguous)."""
+    (sizes along that dim; one block: contiguous), or the `pieces` `[begin, end)` that an engine says it holds."""
 
     dim: int | None = None
     blocks: tuple[int, ...] = ()
+    pieces: tuple[tuple[int, int], ...] = ()
 
     def of(self, whole: torch.Tensor, rank: int, size: int) -> torch.Tensor:
         """The part of `whole` that rank `rank` of `size` holds."""
         if self.dim is None:
             return whole
+        if self.pieces:
+            return torch.cat([whole.narrow(self.dim, begin, end - begin) for begin, end in self.pieces], self.dim)
         pieces = whole.split(list(self.blocks) or whole.shape[self.dim], self.dim)
         return torch.cat([_share(piece, self.dim, rank, size) for piece in pieces], self.dim)
 

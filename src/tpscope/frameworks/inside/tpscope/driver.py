@@ -17,7 +17,7 @@ from tpscope.engine.collectives import ProcessAxis
 from tpscope.engine.context import context_parallel, context_part
 from tpscope.engine.data_parallel import data_sampler, fully_shard
 from tpscope.engine.gradients import clip_grad_norm_, finish_gradients
-from tpscope.engine.held import state_of
+from tpscope.engine.held import parts, state_of
 from tpscope.engine.mesh import build_mesh
 from tpscope.engine.parallelize import parallelize
 from tpscope.engine.pipeline import Pipeline, Stage, split
@@ -28,6 +28,7 @@ from tpscope.frameworks.inside.case import Refused
 from tpscope.frameworks.inside.proof import hf_model
 from tpscope.frameworks.inside.proof.driver import Driver, MicroBatch, Step, Training, Work
 from tpscope.frameworks.inside.proof.hf_trainer import COMPILER, compiling
+from tpscope.frameworks.inside.proof.slices import Part
 from tpscope.language.answer import Failure
 from tpscope.language.sharding import (
     Cut,
@@ -114,6 +115,16 @@ class TpscopeDriver(Driver):
                     layer.compile(backend=COMPILER)
         self._model = fully_shard(context_parallel(model, self._mesh), self._mesh)
         return self._model
+
+    def held(self, model: nn.Module) -> dict[int, Part]:
+        """What the engine notes of every parameter."""
+        axis = self._mesh["tp"]
+        rank, size = axis.get_local_rank(), axis.size()
+        return {
+            id(part.tensor): Part(part.held.cut.dim, pieces=tuple(part.held.cut.ranges(rank, size)))
+            for part in parts(model)
+            if part.held.cut is not None
+        }
 
     def _plan(self) -> Sharding:
         """The plan that was derived and proven for this model before."""

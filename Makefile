@@ -61,6 +61,7 @@ sweep: .venv/ready
 	$(BIN)/python -m tpscope.report.sweep
 	$(BIN)/python -m tpscope.report.prove_sweep
 	$(BIN)/python -m tpscope.plan.sweep
+	$(BIN)/python -m tpscope.report.engine_sweep
 	$(TPSCOPE) prove --self-test --full --fresh --json results/selftest.json
 	$(BIN)/python -m tpscope.report.guide_record
 	$(BIN)/python -m tpscope.report.guidance

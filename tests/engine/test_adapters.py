@@ -99,9 +99,12 @@ def test_peft_loads_what_was_saved_and_so_do_we(ranks, plans, tmp_path):
 def _refused(rank, plan):
     found = []
     for changes in ({"use_dora": True}, {"target_modules": ["lm_head"]}, {"init_lora_weights": "pissa"}):
+        model = sharded("qwen3-8b", plan)
+        before = [(name, type(module)) for name, module in model.named_modules()]
         with pytest.raises(UserError, match="LoraConfig") as error:
-            add_adapters(sharded("qwen3-8b", plan), lora(**changes))
+            add_adapters(model, lora(**changes))
         found.append("\n" not in str(error.value))
+        found.append(before == [(name, type(module)) for name, module in model.named_modules()])
     return found
 
 

@@ -40,9 +40,15 @@ def add_adapters(model: nn.Module, config: Any) -> nn.Module:
     finally:
         for module, (inner, outer) in local.items():
             module.in_features, module.out_features = inner, outer
-    for name, layer in made.named_modules():
-        if isinstance(layer, LoraLayer):
-            _cut_adapter(name, layer, axis, state_of(made))
+    layers = [(name, layer) for name, layer in made.named_modules() if isinstance(layer, LoraLayer)]
+    try:
+        for name, layer in layers:
+            _refuse_layer(name, layer)
+    except UserError:
+        made.unload()  # type: ignore[operator]
+        raise
+    for _, layer in layers:
+        _cut_adapter(layer, axis, state_of(made))
     return made
 
 
@@ -91,13 +97,17 @@ def _sizes(module: nn.Linear, whole: bool) -> tuple[int, int]:
     return inputs, outputs
 
 
-def _cut_adapter(name: str, layer: Any, axis: Axis, state: Any) -> None:
+def _refuse_layer(name: str, layer: Any) -> None:
     base = layer.get_base_layer()
     if type(base) is not nn.Linear or (getattr(base, "bias", None) is not None and held(base, "bias").summed):
         raise UserError(
             f"LoraConfig: {name} is a {type(base).__name__}, which gets no adapters on a parallelized model; choose "
             "target_modules among Linear layers that are not the head"
         )
+
+
+def _cut_adapter(layer: Any, axis: Axis, state: Any) -> None:
+    base = layer.get_base_layer()
     of_base = held(base, "weight")
     layer.in_features, layer.out_features = _sizes(base, whole=False)
     move_borders(base, layer)

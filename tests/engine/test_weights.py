@@ -120,3 +120,25 @@ def test_missing_and_misshapen_tensors_are_one_sentence_and_nothing_is_loaded(ra
     assert ranks(_refused, 2, plan, str(tmp_path), message) == [True, True]
     file.write_bytes(file.read_bytes()[:1000])
     assert ranks(_refused, 2, plan, str(tmp_path), "cannot be read") == [True, True]
+
+
+@pytest.mark.parametrize("name", ["qwen3-8b", "falcon-h1-7b"])
+def test_buffers_that_no_checkpoint_holds_are_computed(name):
+    """Falcon-H1's multipliers lie in its mixers and are computed by the model around them."""
+    right = whole(name)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(right.config, dtype=torch.float64)
+    weights._fill_buffers(model, torch.device("cpu"))
+    wanted, found = dict(right.named_buffers()), dict(model.named_buffers())
+    assert set(wanted) == set(found)
+    for key, buffer in found.items():
+        assert not buffer.is_meta
+        assert torch.equal(buffer.to(wanted[key].dtype), wanted[key]), key
+
+
+def test_a_buffer_that_nothing_computes_is_named():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    with torch.device("meta"):
+        model[0].register_buffer("table", torch.zeros(3), persistent=False)
+    with pytest.raises(UserError, match=r"0\.table is on meta"):
+        weights._fill_buffers(model, torch.device("cpu"))

@@ -176,31 +176,44 @@ def _fill(model: nn.Module, part: Part, given: torch.Tensor, place: torch.device
 
 
 def _fill_buffers(model: nn.Module, place: torch.device) -> None:
-    """Buffers on meta that no checkpoint holds (rotary frequencies): computed by the class's own `_init_weights`."""
+    """Buffers on meta that no checkpoint holds (rotary frequencies): computed by the class's own `_init_weights` of
+    the module that has them or of one around it. Before weights are there, since it may touch those too."""
+    waiting: dict[str, list[str]] = {}
     for name, module in model.named_modules():
-        leaves = [
-            leaf for leaf, buffer in module._buffers.items()
-            if buffer is not None and buffer.is_meta and leaf in module._non_persistent_buffers_set
-        ]  # fmt: skip
-        if not leaves:
-            continue
-        for leaf in leaves:
-            buffer = module._buffers[leaf]
-            assert buffer is not None
-            odd = float("nan") if buffer.is_floating_point() else torch.iinfo(buffer.dtype).min
-            module._buffers[leaf] = torch.full_like(buffer, odd, device=place)
-        with torch.no_grad():
-            if hasattr(model, "_init_weights"):
-                model._init_weights(module)  # type: ignore[operator]
-        for leaf in leaves:
-            buffer = module._buffers[leaf]
-            assert buffer is not None
-            kept = buffer.isnan() if buffer.is_floating_point() else buffer == torch.iinfo(buffer.dtype).min
-            if bool(kept.any()):
-                raise UserError(
-                    f"{name}.{leaf} is on meta, no checkpoint holds it and {type(model).__name__} does not compute it; "
-                    "make the model on the CPU instead"
-                )
+        for leaf, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta and leaf in module._non_persistent_buffers_set:
+                odd = float("nan") if buffer.is_floating_point() else torch.iinfo(buffer.dtype).min
+                module._buffers[leaf] = torch.full_like(buffer, odd, device=place)
+                waiting.setdefault(name, []).append(leaf)
+    for name, leaves in waiting.items():
+        around = name
+        while hasattr(model, "_init_weights"):
+            with torch.no_grad():
+                model._init_weights(model.get_submodule(around))  # type: ignore[operator]
+            if not around or not _unfilled(model.get_submodule(name), leaves):
+                break
+            around = around.rpartition(".")[0]
+    _refuse_unfilled(model, waiting)
+
+
+def _unfilled(module: nn.Module, leaves: list[str]) -> list[str]:
+    found = []
+    for leaf in leaves:
+        buffer = module._buffers[leaf]
+        assert buffer is not None
+        kept = buffer.isnan() if buffer.is_floating_point() else buffer == torch.iinfo(buffer.dtype).min
+        if bool(kept.any()):
+            found.append(leaf)
+    return found
+
+
+def _refuse_unfilled(model: nn.Module, waiting: dict[str, list[str]]) -> None:
+    for name, leaves in waiting.items():
+        for leaf in _unfilled(model.get_submodule(name), leaves):
+            raise UserError(
+                f"{name}.{leaf} is on meta, no checkpoint holds it and {type(model).__name__} does not compute it; "
+                "make the model on the CPU instead"
+            )
 
 
 def whole_tensors(model: nn.Module, trainable: bool = False) -> dict[str, torch.Tensor]:

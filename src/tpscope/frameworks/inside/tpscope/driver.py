@@ -23,6 +23,7 @@ from tpscope.engine.parallelize import parallelize
 from tpscope.engine.pipeline import Pipeline, Stage, split
 from tpscope.engine.regions import outermost_lists
 from tpscope.engine.weights import load_pretrained, save_pretrained
+from tpscope.errors import UserError
 from tpscope.frameworks.inside import transformers as hf
 from tpscope.frameworks.inside.case import Refused
 from tpscope.frameworks.inside.proof import hf_model
@@ -141,7 +142,10 @@ class TpscopeDriver(Driver):
         config = LoraConfig(
             r=asked.r, lora_alpha=asked.alpha, lora_dropout=asked.dropout, target_modules=targets, task_type="CAUSAL_LM"
         )
-        return add_adapters(model, config)
+        try:
+            return add_adapters(model, config)
+        except UserError as error:
+            raise Refused(Status.REFUSED, Failure("UserError", str(error), "adapters")) from error
 
     @contextmanager
     def forward(self) -> Iterator[None]:

@@ -50,9 +50,11 @@ def between(model: nn.Module, regions: Sequence[Region]) -> tuple[nn.Module, nn.
         )
     layers = [layer for layer in model.get_submodule(lists[0]).children() if any(True for _ in layer.parameters())]
     shared = {name for region in inner for name in region.shares}
+    # What a region holds besides is given whole sequences there, and has whole gradients.
+    within = tuple(f"{entry}." for region in inner for entry in region.entries)
     outside = []
     for name, tensor in model.named_parameters(remove_duplicate=False):
-        if name.startswith(f"{lists[0]}.") and name not in shared:
+        if name.startswith(f"{lists[0]}.") and name not in shared and not name.startswith(within):
             if tensor.dim() > 1:
                 raise UserError(
                     f"sequence_parallel: {name} is in no region of the plan, and whether its module works token by "

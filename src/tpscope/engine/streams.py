@@ -16,7 +16,7 @@ from torch import nn
 
 from tpscope.engine.hooks import border
 from tpscope.engine.regions import tensor_of
-from tpscope.language.sharding import Cut, Region
+from tpscope.language.sharding import Cut, EdgeKind, Region
 
 _SHARED = -1
 
@@ -80,13 +80,19 @@ def drops_itself(part: nn.Module) -> bool:
     return any("dropout" in key and isinstance(rate, float) and rate > 0 for key, rate in vars(part).items())
 
 
+def whole_inside(region: Region) -> bool:
+    """True if a region's activations are whole up to its exit, which splits them: its columns are gathered (OLMo2's
+    attention as transformers ships it)."""
+    return any(edge.kind is EdgeKind.SPLIT and edge.module in region.exits for edge in region.edges)
+
+
 def fork_region(model: nn.Module, region: Region, cuts: dict[str, Cut], streams: Streams) -> None:
     """A region's dropouts draw from the rank's own stream; those behind its last weight, on partial sums, from the
     shared one: dropping the same of every term drops it of the sum."""
     exit_ = model.get_submodule(region.exits[0])
     entry = model.get_submodule(region.entries[0]) if region.entries else exit_
     inner = [entry, exit_] if entry is not exit_ else [exit_]
-    if not any(drops(module) for module in inner):
+    if whole_inside(region) or not any(drops(module) for module in inner):
         return
     device = next(exit_.parameters()).device
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from tpscope.engine.regions import held_fraction, instances
 from tpscope.engine.sequence import between
+from tpscope.engine.streams import whole_inside
 from tpscope.errors import UserError
 from tpscope.language.plan import wildcard
 from tpscope.language.sharding import Region, RegionKind, Sharding
@@ -69,7 +70,7 @@ def choose(request: PlanRequest, subject: Subject, deriver: Deriver, tp: int) ->
             if much:
                 tried[-1].outcome += f", and leaves {left(subject.model, plan):.0%} of the layers' weights whole"
             elif wanting:
-                tried[-1].outcome += ", and gathers or leaves weights between regions"
+                tried[-1].outcome += ", and computes on gathered activations or leaves weights between regions"
             if much or wanting:
                 barely = case
                 continue
@@ -176,9 +177,9 @@ def left(model: nn.Module, plan: Sharding) -> float:
 
 
 def _clear(model: nn.Module, plan: Sharding) -> bool:
-    """True if nothing is gathered inside of regions and only vectors lie between them, so that ranks can share out a
-    sequence."""
-    if any(region.edges for region in plan.regions):
+    """True if no region computes on gathered activations up to its exit, and only vectors lie between regions, so that
+    ranks can share out a sequence."""
+    if any(whole_inside(region) for region in plan.regions):
         return False
     try:
         between(model, instances(model, plan))

@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 SECONDS = 240
+MOST = 4  # so many are kept warm
 
 
 def _serve(pipe):
@@ -42,6 +43,17 @@ class Ranks:
         self._started = []
 
     def __call__(self, function, world, *args):
+        try:
+            return self._run(function, world, *args)
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            codes = [process.exitcode for process, _ in self._started]
+            self.close()
+            raise AssertionError(f"a rank process ended (exit codes {codes})") from error
+        finally:
+            self._end(self._started[MOST:])
+            del self._started[MOST:]
+
+    def _run(self, function, world, *args):
         while len(self._started) < world:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -62,9 +74,12 @@ class Ranks:
         return found
 
     def close(self):
-        for process, pipe in self._started:
+        self._end(self._started)
+        self._started = []
+
+    def _end(self, ranks):
+        for process, pipe in ranks:
             with contextlib.suppress(BrokenPipeError):
                 pipe.send(None)
             process.kill()
             process.join()
-        self._started = []

@@ -63,8 +63,8 @@ def _trained(rank, plan, layout, mean=True):
 LAYOUTS = [
     Layout(pp=2, cp=2, tp=2),
     Layout(pp=2, dp_shard=2, tp=2, sequence_parallel=True),
-    Layout(dp_replicate=2, dp_shard=2, tp=2),
-    Layout(dp_shard=2, cp=2, tp=2, sequence_parallel=True),
+    pytest.param(Layout(dp_replicate=2, dp_shard=2, tp=2), marks=pytest.mark.sweep),
+    pytest.param(Layout(dp_shard=2, cp=2, tp=2, sequence_parallel=True), marks=pytest.mark.sweep),
 ]
 
 

@@ -16,7 +16,8 @@ from tpscope.engine.pipeline import Pipeline, split
 from tpscope.language.layout import Layout
 from tpscope.plan import files
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+# 8 ranks beside other tests take minutes on 2 cores.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.sweep]
 NAME, CHANGES = "qwen3-8b", {"num_hidden_layers": 3, "layer_types": None}
 
 
@@ -63,8 +64,8 @@ def _trained(rank, plan, layout, mean=True):
 LAYOUTS = [
     Layout(pp=2, cp=2, tp=2),
     Layout(pp=2, dp_shard=2, tp=2, sequence_parallel=True),
-    pytest.param(Layout(dp_replicate=2, dp_shard=2, tp=2), marks=pytest.mark.sweep),
-    pytest.param(Layout(dp_shard=2, cp=2, tp=2, sequence_parallel=True), marks=pytest.mark.sweep),
+    Layout(dp_replicate=2, dp_shard=2, tp=2),
+    Layout(dp_shard=2, cp=2, tp=2, sequence_parallel=True),
 ]
 
 

@@ -64,6 +64,27 @@ def test_a_rehearsal_of_two_cases_runs_the_real_loader_and_says_what_it_is(tmp_p
         assert made["memory"]["gradients"] >= made["memory"]["weights"] > 0
 
 
+@pytest.mark.parametrize("ranks", [1, 2], ids=["pretended", "gloo"])
+def test_our_engine_is_measured_as_the_others_are(tmp_path, ranks):
+    out = tmp_path / "rows.jsonl"
+    which = ["--family", "tpscope", "--models", "qwen3-8b", "--repeats", "2", "--tiers", "0", "--sequences", "32"]
+    which += ["--pretend", "2", "--layers", "3"] if ranks == 1 else []
+    done = torchrun(["-m", "tpscope.bench", "--rehearse", *which, "--out", str(out)], ranks)
+    assert done.returncode == 0, done.stderr[-3000:]
+    plain, parallel = sorted(rows_of(out), key=lambda made: made["layout"]["sequence_parallel"])
+    for made in (plain, parallel):
+        assert made["error"] is None
+        assert made["framework"].startswith("tpscope@")
+        assert made["loss"] == "in chunks, without logits"
+        assert made["pretended"] == (2 if ranks == 1 else None)
+        assert made["layers"] == (3 if ranks == 1 else 2)
+        if ranks == 2:
+            assert made["loss_value"] == pytest.approx(6.24, abs=0.1)
+            assert made["loss_values_of_ranks"][0] == made["loss_values_of_ranks"][1]
+    whole = 512 * 128 * 2 + made["layers"] * (128 * 128 * 2 + 128 * 64 * 2 + 3 * 128 * 256)
+    assert whole * 2 * 0.5 < plain["memory"]["weights"] < whole * 2 * 0.51
+
+
 def test_without_a_device_and_without_rehearse_it_says_what_to_do(tmp_path):
     done = torchrun(["-m", "tpscope.bench", "--out", str(tmp_path / "rows.jsonl")], ranks=1, restarts=0)
     assert done.returncode != 0

@@ -74,17 +74,23 @@ def wrong(model, wanted, rank, found=None, close=CLOSE):
     return names
 
 
+# Collectives that eager code calls on the group itself, by their names among the functional ones.
+_FUNCTIONAL = {
+    "allreduce_": "all_reduce", "_allgather_base_": "all_gather_into_tensor",
+    "_reduce_scatter_base_": "reduce_scatter_tensor",
+}  # fmt: skip
+
+
 class Counter(torch.utils._python_dispatch.TorchDispatchMode):
     """Counts collectives by kind."""
 
     def __init__(self):
         super().__init__()
         self.counts = {}
-        self.elements = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "_c10d_functional" and "wait" not in str(func):
-            kind = str(func).split(".")[1]
+        kind = str(func).split(".")[1]
+        if func.namespace in ("c10d", "_c10d_functional") and kind not in ("wait_tensor", "barrier"):
+            kind = _FUNCTIONAL.get(kind, kind)
             self.counts[kind] = self.counts.get(kind, 0) + 1
-            self.elements.append((kind, args[0].numel()))
         return func(*args, **(kwargs or {}))

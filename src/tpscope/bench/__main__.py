@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(given)
     try:
         if options.with_:
-            _overlay(options)
+            overlay(options)
         for folder in reversed(options.site or []):
             if not Path(folder).is_dir():
                 raise UserError(f"--site {folder}: no such folder; unpack the framework's wheels there first")
@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _wrong(str(error))
 
 
+_SHORT = (64, 96)
 # In a process of its own: what it imports must not stand in front of the overlay's own packages.
 _FIND = """
 import sys
@@ -46,7 +47,7 @@ except UserError as error:
 """
 
 
-def _overlay(options: argparse.Namespace) -> None:
+def overlay(options: argparse.Namespace) -> None:
     """Put a version's overlay in front, installed if missing. Axolotl's brings the transformers that it pins."""
     done = subprocess.run([sys.executable, "-c", _FIND, options.with_], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
@@ -65,17 +66,22 @@ def _wrong(sentence: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("tpscope.bench", description=__doc__)
-    parser.add_argument("--family", default="transformers", help="nemo or transformers, as importable here")
+    parser.add_argument("--family", default="transformers", help="nemo, transformers or tpscope, as importable here")
     parser.add_argument("--with", dest="with_", metavar="ID", help="a version by its overlay, as nemo@0.7.0")
     parser.add_argument("--site", action="append", help="a folder of unpacked wheels, put in front of the environment")
     parser.add_argument("--models", default="", help=f"catalog names, with commas; default {','.join(table.MODELS)}")
-    parser.add_argument("--sequences", default=",".join(map(str, table.SEQUENCES)), help="tokens, with commas")
+    parser.add_argument("--sequences", help=f"tokens, with commas; default {','.join(map(str, table.SEQUENCES))}")
     parser.add_argument("--tp", type=int, help="default: the number of ranks")
     parser.add_argument("--tiers", default="0,1,2", help="0 eager, 1 compiled, 2 compiled with sequence parallel")
     parser.add_argument("--default-loss", action="store_true", help="leave out losses that are not the default")
     parser.add_argument("--calibrate", type=float, metavar="SECONDS", help="calibrate this machine, and nothing else")
     parser.add_argument("--prove", action="store_true", help="prove's cases on these devices, and nothing else")
     parser.add_argument("--rehearse", action="store_true", help="on CPU with gloo and a small model; the rows say so")
+    parser.add_argument("--pretend", type=int, default=0, metavar="N", help="one process as rank 0 of N; nothing moves")
+    parser.add_argument("--layers", type=int, help="so many layers instead of a model's own")
+    parser.add_argument(
+        "--plan", type=Path, help="for --family tpscope: what `tpscope plan` wrote; default: proven now"
+    )
     parser.add_argument("--stands-for", default="", help="the framework whose pins these versions are")
     parser.add_argument("--out", type=Path, default=Path("results/bench.jsonl"))
     parser.add_argument("--seed", type=int, default=20, help="of the order of the cases and of the weights")
@@ -88,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, given: list[str]) -> int:
     import torch
 
+    from tpscope.bench import ranks as group
     from tpscope.bench import session
     from tpscope.frameworks.inside.bench import subject
 
@@ -96,8 +103,10 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     if options.rehearse:
         # Threads of several ranks that spin for the same few cores make a small model take seconds.
         torch.set_num_threads(1)
-    ranks = session.join(options.rehearse)
-    hardware = f"{torch.cuda.get_device_name()} x{ranks.size}" if not options.rehearse else f"CPU gloo x{ranks.size}"
+    ranks = group.join(options.rehearse, options.pretend)
+    hardware = (
+        f"{'CPU gloo' if options.rehearse else torch.cuda.get_device_name()} x{1 if options.pretend else ranks.size}"
+    )
     command = f"torchrun --nproc-per-node {ranks.size} -m tpscope.bench {shlex.join(given)}"
     try:
         framework = subject.version(options.family)
@@ -105,7 +114,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         raise UserError(f"--family {options.family}: {error}; install it, or name its folder with --site") from error
     setting = Setting(
         framework, hardware, torch.__version__, subject.packages(), command, commit(), rehearsal=options.rehearse,
-        ranks=ranks.size, stands_for=options.stands_for, seed=options.seed,
+        ranks=ranks.size, stands_for=options.stands_for, seed=options.seed, pretended=options.pretend,
     )  # fmt: skip
     ranks.say(f"{framework} on {hardware}, torch {torch.__version__}; {json.dumps(setting.packages)}")
     if options.calibrate is not None:
@@ -113,7 +122,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
 
         calibrate(ranks, setting, options.out, options.calibrate)
         ranks.say("end")
-        session.leave()
+        group.leave()
         return 0
     if options.prove:
         from tpscope.bench import proofs
@@ -125,29 +134,50 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         raise UserError(f"--tp {tp} over {ranks.size} ranks: bench lays tp over all ranks; start torchrun with {tp}")
     models = options.models.split(",") if options.models else list(table.MODELS)
     chosen = planned(options, tp, models)
+    known = configs(models, options.rehearse, options.layers)
     plan = session.Plan(
-        options.family, chosen, configs(models, options.rehearse), setting, repeats=options.repeats,
+        options.family, chosen, known, setting, repeats=options.repeats,
         case_seconds=options.case_seconds, budget_seconds=options.budget_seconds,
+        plans=ranks.first(_plans(options, known, tp) if ranks.rank == 0 else None),
     )  # fmt: skip
     ranks.say(f"{len(chosen)} cases, order by seed {options.seed}: {'; '.join(case.name for case in chosen)}")
     session.Session(plan, ranks, Journal(options.out, f"{framework} {shlex.join(given)}")).run()
     ranks.say("end")
-    session.leave()
+    group.leave()
     return 0
 
 
 def planned(options: argparse.Namespace, tp: int, models: list[str]) -> list[table.Case]:
     """The cases of a command line in their order."""
-    sequences = [int(length) for length in options.sequences.split(",")]
-    if options.rehearse:
-        sequences = [64, 96]
+    sequences = list(_SHORT if options.rehearse else table.SEQUENCES)
+    if options.sequences:
+        sequences = [int(length) for length in options.sequences.split(",")]
     tiers = {int(tier) for tier in options.tiers.split(",")}
     every = table.standard(options.family, tp, models, sequences)
     every = [case for case in every if case.tier in tiers and not (options.default_loss and case.loss)]
     return table.shuffled(every, options.seed)
 
 
-def configs(models: list[str], small: bool) -> dict[str, dict[str, Any]]:
+def _plans(options: argparse.Namespace, known: dict[str, dict[str, Any]], tp: int) -> dict[str, Any]:
+    """The plan of each model for an engine that is given one: of a file, or proven now."""
+    if options.family != "tpscope" or tp == 1:
+        return {}
+    if options.plan is None:
+        return proven_plans(known, tp)
+    from tpscope.plan import files
+
+    return dict.fromkeys(known, files.read(options.plan.read_text(encoding="utf-8"), str(options.plan)))
+
+
+def proven_plans(known: dict[str, dict[str, Any]], tp: int) -> dict[str, Any]:
+    """The proven plan of each config."""
+    from tpscope.plan import files
+    from tpscope.prove.derived import proven
+
+    return {name: files.read(proven(config, tp, name), name) for name, config in known.items()}
+
+
+def configs(models: list[str], small: bool, layers: int | None = None) -> dict[str, dict[str, Any]]:
     """The published config of each model; `small`: few layers and narrow, for a rehearsal.
 
     Raises UserError for a name that the catalog does not have.
@@ -165,6 +195,8 @@ def configs(models: list[str], small: bool) -> dict[str, dict[str, Any]]:
                 "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
                 "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 512, "bos_token_id": 1, "eos_token_id": 2,
             }  # fmt: skip
+        if layers is not None:
+            found[name]["num_hidden_layers"] = layers
     return found
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from tpscope.bench.cases import MODELS
+from tpscope.bench.ranks import Ranks
 from tpscope.bench.rows import Setting, append
-from tpscope.bench.session import Ranks
 from tpscope.frameworks.inside.bench import kernels
 from tpscope.frameworks.inside.bench.kernels import Kernel
 from tpscope.frameworks.inside.bench.quiet import SLOWER, Cores

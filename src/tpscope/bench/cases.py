@@ -47,8 +47,9 @@ class Case:
 _LOSSES = {
     "nemo": {"TEParallelCrossEntropy": (1, 8), "ChunkedCrossEntropy": (1, 1)},
     "transformers": {"LigerFusedLinearCrossEntropy": (1, 8)},
+    "tpscope": {},
 }
-_SEQUENCE_PARALLEL = ("nemo",)
+_SEQUENCE_PARALLEL = ("nemo", "tpscope")
 
 
 def standard(family: str, tp: int, models: Sequence[str] = MODELS, sequences: Sequence[int] = SEQUENCES) -> list[Case]:

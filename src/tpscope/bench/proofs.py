@@ -15,9 +15,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tpscope.bench import session
+from tpscope.bench.ranks import Ranks, leave
 from tpscope.bench.rows import Entry, Journal, Setting
-from tpscope.bench.session import Ranks, Watchdog
+from tpscope.bench.session import Watchdog
 from tpscope.language.layout import Lora
 from tpscope.language.proof import ProofAnswer, ProofRequest, Scenario
 from tpscope.language.verdict import Verdict
@@ -87,7 +87,7 @@ def prove(ranks: Ranks, setting: Setting, options: argparse.Namespace, configs: 
             journal.write(order, made)
             ranks.say(f"{order + 1}/{len(every)} {every[order].name}: {made['verdict']}: {made['sentence'][:500]}")
     ranks.say("end")
-    session.leave()
+    leave()
     return 0
 
 

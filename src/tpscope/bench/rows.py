@@ -28,6 +28,7 @@ class Setting:
     dtype: str = "bfloat16"
     rehearsal: bool = False
     ranks: int = 1
+    pretended: int = 0
     stands_for: str = ""
     seed: int = 0
 
@@ -79,6 +80,7 @@ def row(setting: Setting, case: Case, order: int, result: Result) -> dict[str, A
         "stands_for": setting.stands_for or None,
         "notes": first.get("notes", []),
         "rehearsal": setting.rehearsal,
+        "pretended": setting.pretended or None,
         "order": order,
         "seed": setting.seed,
         "command": setting.command,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import faulthandler
 import gc
 import io
@@ -12,81 +11,22 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from tpscope.bench.cases import Build, Case
+from tpscope.bench.ranks import Ranks
 from tpscope.bench.rows import Entry, Journal, Result, Setting, row
 from tpscope.frameworks.inside.bench import subject as subjects
 from tpscope.frameworks.inside.bench.measure import Asked, forget, measure
 from tpscope.frameworks.inside.bench.quiet import Cores
 from tpscope.frameworks.inside.bench.subject import Subject, Wanted
+from tpscope.language.sharding import Sharding
 
 GRACE_SECONDS = 15.0
 AGAIN = 75
-
-
-@dataclass
-class Ranks:
-    """This process among the others. `host` is a gloo group of ours, apart from the framework's on the device."""
-
-    rank: int
-    size: int
-    device: torch.device
-    host: Any
-
-    def together(self) -> None:
-        """Wait until every rank is here."""
-        dist.barrier(group=self.host)
-
-    def all(self, value: Any) -> list[Any]:
-        """The value of every rank, in order."""
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value, group=self.host)
-        return found
-
-    def either(self, mine: bool) -> bool:
-        """Whether any rank says so."""
-        return any(self.all(mine))
-
-    def first(self, value: Any) -> Any:
-        """Rank 0's value."""
-        holder = [value]
-        dist.broadcast_object_list(holder, src=0, group=self.host)
-        return holder[0]
-
-    def say(self, text: str) -> None:
-        """A line in the log, by rank 0."""
-        if self.rank == 0:
-            print(f"[bench {time.strftime('%H:%M:%S')}] {text}", flush=True)
-
-
-def join(rehearsal: bool) -> Ranks:
-    """Enter the group that torchrun has laid out: NCCL on this rank's GPU, or gloo for a rehearsal."""
-    size, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-    if size == 1:
-        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", "29511")
-        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK=str(local))
-    limit = datetime.timedelta(seconds=600)
-    store, rank, size = next(dist.rendezvous("env://"))
-    # torchrun with a fixed port keeps its store over restarts, and with it the addresses of processes that are gone.
-    options: dict[str, Any] = {
-        "store": dist.PrefixStore(f"bench-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store),
-        "rank": rank,
-        "world_size": size,
-        "timeout": limit,
-    }
-    if rehearsal:
-        dist.init_process_group("gloo", **options)
-        return Ranks(dist.get_rank(), size, torch.device("cpu"), dist.new_group(backend="gloo", timeout=limit))
-    device = torch.device("cuda", local)
-    torch.cuda.set_device(device)
-    dist.init_process_group("nccl", **options)
-    return Ranks(dist.get_rank(), size, device, dist.new_group(backend="gloo", timeout=limit))
 
 
 class Watchdog:
@@ -130,7 +70,8 @@ class Watchdog:
 
 @dataclass
 class Plan:
-    """What a run is to do: a framework family, its cases in their order, the configs of their models."""
+    """What a run is to do: a framework family, its cases in their order, the configs of their models and, for an engine
+    that is given one, their plans."""
 
     family: str
     cases: Sequence[Case]
@@ -140,6 +81,7 @@ class Plan:
     repeats: int = 7
     case_seconds: float = 120.0
     budget_seconds: float = 1e9
+    plans: dict[str, Sharding] = field(default_factory=dict)
 
 
 class Session:
@@ -214,7 +156,10 @@ class Session:
         self._drop()
         torch.manual_seed(self.plan.setting.seed)
         config = self.plan.configs[build.model]
-        wanted = Wanted(config, build.tp, build.sequence_parallel, build.compiled, self.plan.setting.dtype)
+        wanted = Wanted(
+            config, build.tp, build.sequence_parallel, build.compiled, self.plan.setting.dtype,
+            self.plan.plans.get(build.model),
+        )  # fmt: skip
         started = time.monotonic()
         self._subject = subjects.build(self.plan.family, wanted, self.ranks.device)
         self._build = build
@@ -274,9 +219,3 @@ def told(problem: BaseException) -> str:
     return (
         f"{type(problem).__name__}: {' '.join(str(problem).split())[:500]} | {' '.join(out.getvalue().split())[-900:]}"
     )
-
-
-def leave() -> None:
-    """Leave the group."""
-    if dist.is_initialized():
-        dist.destroy_process_group()

@@ -47,8 +47,11 @@ def add_adapters(model: nn.Module, config: Any) -> nn.Module:
     except UserError:
         made.unload()  # type: ignore[operator]
         raise
+    state = state_of(made)
     for _, layer in layers:
-        _cut_adapter(layer, axis, state_of(made))
+        _cut_adapter(layer, axis, state)
+    if state is not None:
+        state.partial = None
     return made
 
 

@@ -15,7 +15,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from tpscope.engine.collectives import Axis
-from tpscope.engine.held import Part, axis_of, local, parts, state_of
+from tpscope.engine.held import Part, axis_of, local, parts, state_of, summed_parts
 from tpscope.errors import UserError
 from tpscope.language.sharding import Cut
 
@@ -34,9 +34,9 @@ def finish_gradients(model: nn.Module) -> None:
     if state is None or state.axis.size == 1:
         return
     fresh: dict[tuple[torch.dtype, torch.device], list[Part]] = defaultdict(list)
-    for part in parts(model):
+    for part in summed_parts(model, state):
         gradient = part.tensor.grad
-        if part.held.summed and gradient is not None and not hasattr(gradient, _SUMMED):
+        if gradient is not None and not hasattr(gradient, _SUMMED):
             fresh[gradient.dtype, gradient.device].append(part)
     for bucket in fresh.values():
         spread = [_spread(part, state.axis) for part in bucket]
@@ -55,9 +55,9 @@ def reopen_gradients(model: nn.Module) -> None:
     if state is None or not state.settled:
         return
     state.settled = False
-    for part in parts(model):
+    for part in summed_parts(model, state):
         gradient = part.tensor.grad
-        if not part.held.summed or gradient is None or not hasattr(gradient, _SUMMED):
+        if gradient is None or not hasattr(gradient, _SUMMED):
             continue
         delattr(gradient, _SUMMED)
         mine = local(gradient)

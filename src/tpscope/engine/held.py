@@ -33,10 +33,12 @@ class Held:
 
 @dataclass
 class State:
-    """What belongs to a parallelized model as a whole. `settled`: some of its gradients are summed over the ranks."""
+    """What belongs to a parallelized model as a whole. `settled`: some of its gradients are summed over the ranks.
+    `partial`: the modules with gradients to sum, once somebody has looked (a walk over all costs every step)."""
 
     axis: Any
     settled: bool = False
+    partial: list[nn.Module] | None = None
     mesh: DeviceMesh | None = None
     streams: Any = None
 
@@ -71,6 +73,20 @@ def parts(model: nn.Module) -> Iterator[Part]:
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield Part(f"{prefix}.{leaf}".lstrip("."), module, leaf, tensor, held(module, leaf))
+
+
+def summed_parts(model: nn.Module, state: State) -> Iterator[Part]:
+    """The parameters whose gradients are parts, under their names in their modules."""
+    if state.partial is None:
+        state.partial = [
+            module for module in model.modules() if any(item.summed for item in module.__dict__.get(_HELD, {}).values())
+        ]
+    seen: set[int] = set()
+    for module in state.partial:
+        for leaf, tensor in module._parameters.items():  # in one order on every rank
+            if tensor is not None and id(tensor) not in seen and held(module, leaf).summed:
+                seen.add(id(tensor))
+                yield Part(leaf, module, leaf, tensor, held(module, leaf))
 
 
 def attach(model: nn.Module, state: State) -> None:

@@ -1,4 +1,4 @@
-"""Independent pieces: union-find over slices, and into how many pieces one tensor's touches on another fall."""
+"""Independent pieces: which slices belong together, and into how many pieces one tensor's touches on another fall."""
 
 from __future__ import annotations
 
@@ -31,45 +31,21 @@ def pieces(touches: Touches, name: str, dim: int, other: str, axis: int) -> int:
         kept = counts <= most
         if 2 * int(slices[kept].sum()) < int(slices.sum()):
             break
-        found = _joined(hits[kept])
+        among = hits[kept]
+        found = len(joined(among)[among.any(0)].unique())
         if found > 1:
             break
     return found
 
 
-def _joined(hits: torch.Tensor) -> int:
-    """The pieces that columns fall into if each row of a boolean matrix joins the columns that it marks."""
-    left = hits.any(0)
-    count = 0
-    while bool(left.any()):
-        piece = torch.zeros_like(left)
-        piece[int(left.nonzero()[0])] = True
-        while True:
-            more = hits[hits[:, piece].any(1)].any(0)
-            if torch.equal(more, piece):
-                break
-            piece = more
-        left = left & ~piece
-        count += 1
-    return count
-
-
-class Groups:
-    """Union-find."""
-
-    def __init__(self) -> None:
-        self._parent: dict[Slice, Slice] = {}
-
-    def root(self, item: Slice) -> Slice:
-        """The slice that stands for a group."""
-        path = []
-        while (parent := self._parent.get(item, item)) != item:
-            path.append(item)
-            item = parent
-        for passed in path:
-            self._parent[passed] = item
-        return item
-
-    def join(self, one: Slice, other: Slice) -> None:
-        """Make two groups one."""
-        self._parent[self.root(one)] = self.root(other)
+def joined(hits: torch.Tensor) -> torch.Tensor:
+    """The piece of each column, by its least one, if each row of a boolean matrix joins the columns that it marks."""
+    count = hits.shape[1]
+    pieces = torch.arange(count, dtype=torch.int32)
+    while len(hits):
+        least = torch.where(hits, pieces, count).amin(1)
+        more = torch.minimum(pieces, torch.where(hits, least[:, None], count).amin(0).to(torch.int32))
+        if torch.equal(more, pieces):
+            break
+        pieces = more
+    return pieces

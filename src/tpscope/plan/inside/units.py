@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+
 from tpscope.language.sharding import Cut, Segment, Share
-from tpscope.plan.inside.pieces import MOST_LEVELS, Groups, Slice, pieces
+from tpscope.plan.inside.pieces import MOST_LEVELS, Slice, joined, pieces
 from tpscope.plan.inside.touch import Touches
 
 # Dimension by tensor, cut by tensor, number of independent groups.
@@ -87,13 +89,46 @@ def _spread(touches: Touches, seed: str, dim: int) -> dict[str, int]:
     return dims
 
 
+@dataclass(frozen=True)
+class _Near:
+    """Which slices act on each other. `slices`: all that a division may cut; `at`: those of them that were changed;
+    `hits` [changed, slices]: True where two act on each other and where a slice is itself.
+
+    Two slices of which none was changed are not known to act on each other. Pairs as objects would be tens of millions.
+    """
+
+    slices: list[Slice]
+    at: torch.Tensor
+    hits: torch.Tensor
+
+    @classmethod
+    def read(cls, touches: Touches, dims: dict[str, int]) -> _Near:
+        """From the rows of a region, for the dimensions that fall apart together."""
+        slices = [(name, index) for name, dim in dims.items() for index in range(touches.sizes[name][dim])]
+        number = {item: place for place, item in enumerate(slices)}
+        rows = [row for name, dim in dims.items() for row in touches.rows.get((name, dim), ())]
+        at = torch.tensor([number[row.name, row.index] for row in rows], dtype=torch.long)
+        hits = torch.zeros(len(rows), len(slices), dtype=torch.bool)
+        for place, row in enumerate(rows):
+            for name, dim in dims.items():
+                if (hit := row.hits.get(name, {}).get(dim)) is not None:
+                    start = number[name, 0]
+                    hits[place, start : start + len(hit)] = hit
+        hits[:, at] |= hits[:, at].T.clone()
+        hits[torch.arange(len(rows)), at] = True
+        return cls(slices, at, hits)
+
+    def degrees(self) -> dict[Slice, int]:
+        """With how many others a slice acts, for those that act with any."""
+        counts = self.hits.sum(0)
+        counts[self.at] = self.hits.sum(1) - 1
+        return {item: count for item, count in zip(self.slices, counts.tolist(), strict=True) if count}
+
+
 def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> _Family:
-    edges = list(_edges(touches, dims))
-    count: dict[Slice, set[Slice]] = {}
-    for one, other in edges:
-        count.setdefault(one, set()).add(other)
-        count.setdefault(other, set()).add(one)
-    degree = {item: len(found) for item, found in count.items()}
+    near = _Near.read(touches, dims)
+    degree = near.degrees()
+    linked = set(degree)
     for name, dim in dims.items():
         for index, changed in touches.same.get((name, dim), {}).items():
             degree[name, index] = max(degree.get((name, index), 0), degree.get((name, changed), 0))
@@ -104,7 +139,7 @@ def _divide(touches: Touches, dims: dict[str, int], ranks: int) -> _Family:
         shared = {item for item, number in degree.items() if number >= least}
         shared |= {(other, index) for name, index in shared for other in _beside(touches, dims, name)}
         try:
-            return _assign(touches, dict(dims), edges, shared, ranks)
+            return _assign(touches, dict(dims), near, linked - shared, shared, ranks)
         except Stuck as stuck:
             first = first or stuck
     assert first is not None
@@ -122,28 +157,15 @@ def _beside(touches: Touches, dims: dict[str, int], name: str) -> list[str]:
     ]  # fmt: skip
 
 
-def _edges(touches: Touches, dims: dict[str, int]) -> Iterator[tuple[Slice, Slice]]:
-    for name, dim in dims.items():
-        for row in touches.rows.get((name, dim), ()):
-            for other, axis in dims.items():
-                hit = row.hits.get(other, {}).get(axis)
-                if hit is not None:
-                    for index in hit.nonzero().flatten().tolist():
-                        if (other, index) != (name, row.index):
-                            yield (name, row.index), (other, index)
-
-
 def _assign(
-    touches: Touches, dims: dict[str, int], edges: list[tuple[Slice, Slice]], shared: set[Slice], ranks: int
+    touches: Touches, dims: dict[str, int], near: _Near, linked: set[Slice], shared: set[Slice], ranks: int
 ) -> _Family:
-    groups = Groups()
-    for one, other in edges:
-        if one not in shared and other not in shared:
-            groups.join(one, other)
-    members: dict[Slice, list[Slice]] = {}
-    linked = {item for edge in edges for item in edge if item not in shared}
-    for item in linked:
-        members.setdefault(groups.root(item), []).append(item)
+    free = torch.tensor([item not in shared for item in near.slices])
+    roots = joined(near.hits[free[near.at]] & free).tolist()
+    members: dict[int, list[Slice]] = {}
+    for item, root in zip(near.slices, roots, strict=True):
+        if item in linked:
+            members.setdefault(root, []).append(item)
     main = max(dims, key=lambda name: (sum((name, i) in linked for i in range(touches.sizes[name][dims[name]])),
                                        touches.numbers[name]))  # fmt: skip
     units = [group for group in members.values() if any(name == main for name, _ in group)]
@@ -152,14 +174,15 @@ def _assign(
         raise Stuck(f"all slices of {main} depend on each other")
     if len(units) % ranks:
         raise Stuck(f"{len(units)} independent groups of slices do not divide by {ranks} ranks")
-    holders: dict[Slice, set[int]] = {}
-    for number, group in enumerate(units):
-        for item in group:
-            holders[item] = {number * ranks // len(units)}
-    for one, other in edges:
-        for item, neighbour in ((one, other), (other, one)):
-            if item in shared and neighbour not in shared and neighbour in holders:
-                holders.setdefault(item, set()).update(holders[neighbour])
+    rank = {item: number * ranks // len(units) for number, group in enumerate(units) for item in group}
+    holders = {item: {found} for item, found in rank.items()}
+    held = torch.tensor([rank.get(item, -1) for item in near.slices])
+    for number in range(ranks):
+        needed = near.hits[held[near.at] == number].any(0)
+        needed[near.at] |= near.hits[:, held == number].any(1)
+        for place in needed.nonzero().flatten().tolist():
+            if near.slices[place] in shared:
+                holders.setdefault(near.slices[place], set()).add(number)
     cuts = _cuts(touches, dims, holders, ranks)
     return dims, cuts, len(units)
 

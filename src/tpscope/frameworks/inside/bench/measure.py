@@ -124,7 +124,7 @@ def _once(subject: Subject, ids: torch.Tensor, found: Measured) -> tuple[float, 
         loss = subject.forward(ids)
         _mark = _event(subject.device)
         middle = time.perf_counter()
-        loss.backward()
+        subject.backward(loss)
     _wait(subject.device)
     whole = (time.perf_counter() - start) * 1e3
     forward = _mark(start, middle)

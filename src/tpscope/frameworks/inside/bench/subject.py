@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tpscope.language.sharding import Sharding
+
 # Absence of these changes what a framework falls back to; they are named in every row, as a version or as null.
 SPEAKING = (
     "torch", "transformers", "accelerate", "peft", "nemo-automodel", "axolotl", "triton", "torchao", "liger-kernel",
@@ -28,6 +30,7 @@ class Wanted:
     sequence_parallel: bool = False
     compiled: bool = False
     dtype: str = "bfloat16"
+    plan: Sharding | None = None
 
 
 class Subject(ABC):
@@ -57,6 +60,10 @@ class Subject(ABC):
     def optimizer(self) -> torch.optim.Optimizer:
         """The framework's default AdamW over the parameters, by its own builder, with a learning rate of zero."""
 
+    def backward(self, loss: torch.Tensor) -> None:
+        """Backward, and what the framework does to gradients once a step, before the optimizer."""
+        loss.backward()
+
     def around(self) -> AbstractContextManager[Any]:
         """What surrounds a step on a machine without CUDA."""
         return nullcontext()
@@ -74,8 +81,9 @@ def packages() -> dict[str, str | None]:
 
 
 def build(family: str, wanted: Wanted, device: torch.device) -> Subject:
-    """The model of a framework family that can be imported here: `nemo` or `transformers`."""
-    module = importlib.import_module(f"tpscope.frameworks.inside.bench.{family}")
+    """The model of a framework family that can be imported here: `nemo`, `transformers` or our own, `tpscope`."""
+    home = "tpscope.bench" if family == "tpscope" else f"bench.{family}"
+    module = importlib.import_module(f"tpscope.frameworks.inside.{home}")
     made: Subject = module.build(wanted, device)
     return made
 
@@ -85,7 +93,7 @@ def version(family: str) -> str:
 
     Raises ModuleNotFoundError in words of its own if it cannot be imported from here.
     """
-    distribution = {"nemo": "nemo-automodel", "transformers": "transformers"}[family]
+    distribution = {"nemo": "nemo-automodel", "transformers": "transformers", "tpscope": "tpscope"}[family]
     try:
         return f"{family}@{metadata.version(distribution)}"
     except metadata.PackageNotFoundError as error:

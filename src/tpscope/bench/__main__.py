@@ -104,9 +104,8 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         # Threads of several ranks that spin for the same few cores make a small model take seconds.
         torch.set_num_threads(1)
     ranks = group.join(options.rehearse, options.pretend)
-    hardware = (
-        f"{'CPU gloo' if options.rehearse else torch.cuda.get_device_name()} x{1 if options.pretend else ranks.size}"
-    )
+    named = ("CPU" if options.pretend else "CPU gloo") if options.rehearse else torch.cuda.get_device_name()
+    hardware = f"{named} x{1 if options.pretend else ranks.size}"
     command = f"torchrun --nproc-per-node {ranks.size} -m tpscope.bench {shlex.join(given)}"
     try:
         framework = subject.version(options.family)

@@ -200,36 +200,39 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if d_hidden is not None:
                 d_hidden[place : place + len(rows)] = d_raw @ weight
             if d_weight is not None:
-                d_weight += d_raw.t() @ rows
+                _add_product(d_weight, d_raw.t(), rows)
             if d_bias is not None:
                 d_bias += d_raw.sum(0)
+        # Rounded once, as one product over all tokens is. Wide, it would lie beside all activations until backward.
+        d_weight, d_bias = (None if item is None else item.to(weight.dtype) for item in (d_weight, d_bias))
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
-        ctx.dtypes = hidden.dtype, weight.dtype
         return loss.to(parts.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        d_hidden, d_weight, d_bias = ctx.saved_tensors
-        hidden, weight = ctx.dtypes
-        return (
-            None if d_hidden is None else (d_hidden * gradient).to(hidden),
-            None if d_weight is None else (d_weight * gradient).to(weight),
-            None if d_bias is None else (d_bias * gradient).to(weight),
-            None, None, None,
-        )  # fmt: skip
+        found = (None if item is None else (item * gradient).to(item.dtype) for item in ctx.saved_tensors)
+        return (*found, None, None, None)
+
+
+def _add_product(total: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> None:
+    """`total += one @ other` in the dtype of `total`. On a GPU a narrow product is added up where it is made."""
+    if total.is_cuda and one.dtype in (torch.bfloat16, torch.float16):
+        torch.addmm(total, one, other, out_dtype=total.dtype, out=total)
+    else:
+        total += one @ other
 
 
 def _chunk(
     logits: torch.Tensor, labels: torch.Tensor, begin: int, ignore_index: int, axis: Axis
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The chunk's summed loss, and its slope by this rank's logits `[tokens, local vocabulary]`."""
-    values = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    high = axis.maximum(values.amax(-1))
-    exponentials = (values - high.unsqueeze(-1)).exp_()
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    high = axis.maximum(logits.amax(-1)).to(wide)
     local = labels - begin
-    mine = (local >= 0) & (local < values.shape[-1])
-    index = local.clamp(0, values.shape[-1] - 1).unsqueeze(-1)
-    right = torch.where(mine, values.gather(-1, index).squeeze(-1), 0)
+    mine = (local >= 0) & (local < logits.shape[-1])
+    index = local.clamp(0, logits.shape[-1] - 1).unsqueeze(-1)
+    right = torch.where(mine, logits.gather(-1, index).squeeze(-1), 0).to(wide)
+    exponentials = (logits - high.unsqueeze(-1)).exp_()
     total, right = axis.sum(torch.stack([exponentials.sum(-1), right])).unbind(0)
     counted = labels != ignore_index
     loss = torch.where(counted, total.log() + high - right, 0).sum()

@@ -188,8 +188,14 @@ def _fill_buffers(model: nn.Module, place: torch.device) -> None:
     for name, leaves in waiting.items():
         around = name
         while hasattr(model, "_init_weights"):
-            with torch.no_grad():
-                model._init_weights(model.get_submodule(around))  # type: ignore[operator]
+            try:
+                with torch.no_grad():
+                    model._init_weights(model.get_submodule(around))  # type: ignore[operator]
+            except AttributeError as error:
+                raise UserError(
+                    f"{name}.{leaves[0]}: {type(model).__name__} computes it in a way that a model in parts does not "
+                    f"bear ({error}); train it without pp"
+                ) from error
             if not around or not _unfilled(model.get_submodule(name), leaves):
                 break
             around = around.rpartition(".")[0]

@@ -93,7 +93,9 @@ def version(family: str) -> str:
 
     Raises ModuleNotFoundError in words of its own if it cannot be imported from here.
     """
-    distribution = {"nemo": "nemo-automodel", "transformers": "transformers", "tpscope": "tpscope"}[family]
+    if family == "tpscope":  # may run from a checkout that is not installed
+        return f"tpscope@{importlib.import_module('tpscope').__version__}"
+    distribution = {"nemo": "nemo-automodel", "transformers": "transformers"}[family]
     try:
         return f"{family}@{metadata.version(distribution)}"
     except metadata.PackageNotFoundError as error:

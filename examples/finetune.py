@@ -167,8 +167,7 @@ def main() -> None:
     if options.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if options.compile:
-        for layer in next(part for part in model.modules() if isinstance(part, torch.nn.ModuleList)):
-            layer.compile()
+        tpscope.compile_layers(model)
     tpscope.fully_shard(model, mesh)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=options.lr, betas=(0.9, 0.95), weight_decay=0.0)

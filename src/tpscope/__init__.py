@@ -12,6 +12,7 @@ _TRAINING = (
     "build_mesh",
     "Pipeline",
     "clip_grad_norm_",
+    "compile_layers",
     "context_parallel",
     "context_part",
     "data_sampler",

@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from tpscope.engine.adapters import add_adapters, load_adapters
 from tpscope.engine.collectives import ProcessAxis
+from tpscope.engine.compiled import compile_layers
 from tpscope.engine.context import context_parallel, context_part
 from tpscope.engine.data_parallel import data_sampler, fully_shard
 from tpscope.engine.gradients import clip_grad_norm_, finish_gradients
@@ -31,6 +32,7 @@ __all__ = [
     "add_adapters",
     "build_mesh",
     "clip_grad_norm_",
+    "compile_layers",
     "context_parallel",
     "context_part",
     "data_sampler",

@@ -15,7 +15,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from tpscope.engine.collectives import Axis
-from tpscope.engine.held import Part, axis_of, local, parts, state_of, summed_parts
+from tpscope.engine.held import Part, axis_of, counted, local, parts, state_of, summed_parts
 from tpscope.errors import UserError
 from tpscope.language.sharding import Cut
 
@@ -123,7 +123,7 @@ def grad_norm(model: nn.Module, groups: tuple[dist.ProcessGroup, ...] = ()) -> t
     sums: dict[Any, list[torch.Tensor]] = defaultdict(list)
     for part in parts(model):
         gradient = part.tensor.grad
-        if gradient is None:
+        if gradient is None or not counted(part):
             continue
         mesh: Any = None
         if isinstance(gradient, DTensor):

@@ -17,6 +17,7 @@ from tpscope.language.sharding import Cut
 
 _HELD = "_tpscope_held"
 _STATE = "_tpscope_state"
+_ELSEWHERE = "_tpscope_elsewhere"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,16 @@ def held(module: nn.Module, leaf: str) -> Held:
     """What was noted; a parameter without a note is whole on every rank and has its whole gradient."""
     found: Held = module.__dict__.get(_HELD, {}).get(leaf, Held())
     return found
+
+
+def count_elsewhere(module: nn.Module) -> None:
+    """Note that another pipeline stage has a module's parameters too, and counts them in norms."""
+    module.__dict__[_ELSEWHERE] = True
+
+
+def counted(part: Part) -> bool:
+    """Whether this stage counts a parameter."""
+    return _ELSEWHERE not in part.module.__dict__
 
 
 def parts(model: nn.Module) -> Iterator[Part]:

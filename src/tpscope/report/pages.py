@@ -1,5 +1,5 @@
-"""docs/matrix.md, bugs.md, guide.md, migration.md and accuracy.md: pure functions of results/, bugs/, guide.toml and
-the rows of migrate.
+"""docs/matrix.md, bugs.md, guide.md, migration.md, performance.md and accuracy.md: pure functions of results/, bugs/,
+guide.toml and the rows of migrate.
 
 python -m tpscope.report.pages             write them
 python -m tpscope.report.pages --check     fail if they differ from what the recorded rows give
@@ -21,6 +21,7 @@ from tpscope.report import (
     guide_pages,
     guide_rows,
     migration,
+    performance,
     prove_pages,
     prove_rows,
     prove_speed,
@@ -42,6 +43,8 @@ def documents(root: Path) -> dict[Path, str]:
     found = {BUGS: bug_pages.page(book, proofs), GUIDE: guide_pages.page(guide.load(), guide_rows.read(root))}
     if migration.examples(root):
         found[migration.PAGE] = migration.page(root)
+    if (text := performance.page(root)) is not None:
+        found[performance.PAGE] = text
     if (measured := recorded_in(root)) is not None:
         found[ACCURACY] = accuracy_page.page(measured, published.recorded_in(root))
     if (root / RESULTS).is_file():

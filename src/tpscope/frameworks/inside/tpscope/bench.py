@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from tpscope.engine.collectives import ProcessAxis
+from tpscope.engine.compiled import compile_layers
 from tpscope.engine.gradients import finish_gradients
 from tpscope.engine.parallelize import parallelize
-from tpscope.engine.regions import outermost_lists
 from tpscope.errors import UserError
 from tpscope.frameworks.inside.bench.subject import Subject, Wanted
 
@@ -28,9 +28,7 @@ def build(wanted: Wanted, device: torch.device) -> TpscopeSubject:
     if wanted.plan is not None:
         parallelize(model, ProcessAxis(), wanted.plan, "deferred", "step", wanted.sequence_parallel)
     if wanted.compiled:
-        for name in outermost_lists(model):
-            for layer in model.get_submodule(name).children():
-                layer.compile()
+        compile_layers(model)
     subject.model = model.train()
     return subject
 
@@ -38,7 +36,7 @@ def build(wanted: Wanted, device: torch.device) -> TpscopeSubject:
 class TpscopeSubject(Subject):
     """A model of transformers' own class, parallelized."""
 
-    compile_by = "torch.compile of every decoder layer"
+    compile_by = "tpscope.compile_layers: torch.compile of every decoder layer, norms and activations computed again"
 
     def losses(self) -> tuple[str, ...]:
         """The one that `parallelize` leaves a model with."""

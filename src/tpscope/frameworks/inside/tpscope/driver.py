@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from tpscope.engine.adapters import add_adapters, load_adapters
 from tpscope.engine.collectives import ProcessAxis
+from tpscope.engine.compiled import compile_layers
 from tpscope.engine.context import context_parallel, context_part
 from tpscope.engine.data_parallel import data_sampler, fully_shard
 from tpscope.engine.gradients import clip_grad_norm_, finish_gradients
@@ -21,14 +22,13 @@ from tpscope.engine.held import parts, state_of
 from tpscope.engine.mesh import build_mesh
 from tpscope.engine.parallelize import parallelize
 from tpscope.engine.pipeline import Pipeline, Stage, split
-from tpscope.engine.regions import outermost_lists
 from tpscope.engine.weights import load_pretrained, save_pretrained
 from tpscope.errors import UserError
 from tpscope.frameworks.inside import transformers as hf
 from tpscope.frameworks.inside.case import Refused
 from tpscope.frameworks.inside.proof import hf_model
 from tpscope.frameworks.inside.proof.driver import Driver, MicroBatch, Step, Training, Work
-from tpscope.frameworks.inside.proof.hf_trainer import COMPILER, compiling
+from tpscope.frameworks.inside.proof.hf_trainer import compiling
 from tpscope.frameworks.inside.proof.slices import Part
 from tpscope.language.answer import Failure
 from tpscope.language.sharding import (
@@ -43,6 +43,9 @@ from tpscope.language.sharding import (
     Side,
 )
 from tpscope.language.verdict import Status
+
+# Divides a layer into forward and backward as inductor does, and generates no code.
+_COMPILER = "aot_eager_decomp_partition"
 
 
 class TpscopeDriver(Driver):
@@ -110,10 +113,8 @@ class TpscopeDriver(Driver):
             model = load_adapters(model, adapters) if adapters else self._adapted(model)
         model = hf_model.checkpointed(self.work, model, {"use_reentrant": False})
         if scenario.compile:
-            self.work.shim(f"the compiler of every layer is {COMPILER}: inductor generates other code on a GPU")
-            for name in outermost_lists(model):
-                for layer in model.get_submodule(name).children():
-                    layer.compile(backend=COMPILER)
+            self.work.shim(f"the compiler of every layer is {_COMPILER}: inductor generates other code on a GPU")
+            compile_layers(model, compiler=_COMPILER)
         self._model = fully_shard(context_parallel(model, self._mesh), self._mesh)
         return self._model
 

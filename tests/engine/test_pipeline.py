@@ -51,7 +51,7 @@ def _stages(rank, plan, name, layout):
     return bad, value is None or float(value / wanted - 1), float(norm - total), complete, value is not None
 
 
-@pytest.mark.parametrize("name", ["qwen3-8b", "phi-3-mini", "qwen3-0.6b"])  # the last is tied
+@pytest.mark.parametrize("name", ["qwen3-8b", "phi-3-mini", "qwen3-0.6b", "command-r"])  # two are tied, one scales
 @pytest.mark.parametrize("sequence_parallel", [False, True], ids=["", "sequence parallel"])
 def test_two_stages_of_two_ranks(ranks, plans, name, sequence_parallel):
     layout = Layout(pp=2, tp=2, sequence_parallel=sequence_parallel)

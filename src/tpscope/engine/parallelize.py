@@ -16,7 +16,7 @@ from tpscope.engine.held import Held, State, attach, note
 from tpscope.engine.hooks import Passage, hook_head, hook_lookup, hook_once, hook_sum
 from tpscope.engine.logits import deferred
 from tpscope.engine.regions import fitted, held_fraction, instances, layers_of, tensor_of
-from tpscope.engine.sequence import Stream, between, install
+from tpscope.engine.sequence import Stream, around, between, install
 from tpscope.engine.slices import divide, put, take
 from tpscope.engine.streams import Streams, drops_itself, fork_between, fork_region
 from tpscope.errors import UserError
@@ -57,6 +57,8 @@ def parallelize(
     if plan.tp != axis.size:
         raise UserError(f"the plan is for {plan.tp} ranks and the axis has {axis.size}; derive it for {axis.size}")
     regions = instances(model, plan)
+    if sequence_parallel:
+        regions = [around(model, region) for region in regions]
     cuts = fitted(model, regions, axis)
     first, last, outside = between(model, regions) if sequence_parallel else (model, model, [])
     for name, new in _local(model, cuts, axis).items():

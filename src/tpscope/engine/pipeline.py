@@ -28,6 +28,23 @@ class Passed(nn.Module):
         return hidden
 
 
+class Kept(Passed):
+    """In the place of a head: keeps its input, whatever the model does to what it takes for logits (a scale, a cap)."""
+
+    hidden: torch.Tensor | None = None
+
+    def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The identity."""
+        self.hidden = hidden
+        return hidden
+
+    def taken(self) -> torch.Tensor:
+        """The newest input, which is forgotten."""
+        found, self.hidden = self.hidden, None
+        assert found is not None
+        return found
+
+
 class Stage(nn.Module):
     """A split model, from token ids or hidden states to hidden states or logits.
 
@@ -57,10 +74,10 @@ class Stage(nn.Module):
 
     def forward(self, given: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """`[batch, seq]` of ids in the first stage, else `[batch, seq, hidden]`."""
-        if not self.index:
-            return self.model(input_ids=given, use_cache=False, **kwargs).logits  # type: ignore[no-any-return]
-        self._given = [given]
-        return self.model(inputs_embeds=given, use_cache=False, **kwargs).logits  # type: ignore[no-any-return]
+        self._given = [given] if self.index else []
+        found = self.model(**{"inputs_embeds" if self.index else "input_ids": given}, use_cache=False, **kwargs).logits
+        head = self.model.get_output_embeddings()  # type: ignore[operator]
+        return head.taken() if isinstance(head, Kept) else found
 
 
 def split(model: nn.Module, mesh: DeviceMesh) -> Stage:
@@ -88,7 +105,7 @@ def split(model: nn.Module, mesh: DeviceMesh) -> Stage:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if any(child is one for one in gone):
-                setattr(module, name, Passed())
+                setattr(module, name, Kept() if child is head else Passed())
     shared = embedding if tied and first != last else None
     if shared is not None and last:
         count_elsewhere(shared)

@@ -7,7 +7,8 @@ them in front and leaves its part of the sum behind. What lies between (norms, r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -62,6 +63,21 @@ def between(model: nn.Module, regions: Sequence[Region]) -> tuple[nn.Module, nn.
                 )
             outside.append(name)
     return layers[0], layers[-1], outside
+
+
+def around(model: nn.Module, region: Region) -> Region:
+    """The region with one entry at the module that holds all of it, where nothing else has parameters there.
+
+    A module may read the length of its input before it comes to an entry further inside (`view` of a projection).
+    """
+    if region.kind is not RegionKind.SUM:
+        return region
+    parts = [name.split(".") for name in (*region.entries, *region.exits)]
+    common = ".".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False)))
+    if not common or isinstance(model.get_submodule(common), nn.ModuleList) or common in region.entries:
+        return region
+    own = {f"{common}.{name}" for name, _ in model.get_submodule(common).named_parameters()}
+    return replace(region, entries=(common,)) if own <= set(region.shares) else region
 
 
 def install(stream: Stream, first: nn.Module, last: nn.Module) -> None:

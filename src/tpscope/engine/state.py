@@ -145,6 +145,19 @@ def last_checkpoint(folder: Path | str) -> Path | None:
     return max(found, key=lambda path: path.name, default=None)
 
 
+def save_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """The optimizer alone, so that any layout can load it."""
+    dcp.save({"optimizer": _global_optimizer(model, _optimizer_state(model, optimizer))}, checkpoint_id=folder)
+
+
+def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load what `save_optimizer` wrote."""
+    found = _optimizer_state(model, optimizer)
+    held = {"optimizer": _global_optimizer(model, found)}
+    _read(folder, held)
+    _take_up(model, optimizer, found, held)
+
+
 def load_checkpoint(
     path: Path | str, model: nn.Module, optimizer: torch.optim.Optimizer, **more: Any
 ) -> dict[str, Any]:
@@ -155,17 +168,27 @@ def load_checkpoint(
         "optimizer": _global_optimizer(model, found),
         "more": {"step": 0, **more},
     }
+    _read(Path(path), held)
+    _take_up(model, optimizer, found, held)
+    more_read: dict[str, Any] = held["more"]
+    return more_read
+
+
+def _read(path: Path, held: dict[str, Any]) -> None:
     try:
-        dcp.load(held, checkpoint_id=Path(path))
+        dcp.load(held, checkpoint_id=path)
     except dcp.CheckpointException as error:
         first = next(iter(error.failures.values()))[0]
         raise UserError(
             f"{path} does not hold this model and optimizer: {first}; load it with the same model"
         ) from error
+
+
+def _take_up(model: nn.Module, optimizer: torch.optim.Optimizer, found: dict[str, Any], held: dict[str, Any]) -> None:
+    """Give an optimizer what was read of it, in place."""
     for group, read in zip(found["param_groups"], held["optimizer"]["groups"], strict=True):
         group |= read
     set_optimizer_state_dict(model, optimizer, found)
-    return held["more"]
 
 
 def _has_frozen(model: nn.Module) -> bool:

@@ -32,6 +32,11 @@ def test_gradients_are_those_of_the_whole_model(ranks, plans, name):
     assert ranks(_trained, 2, plans(name, 2), name, True, False) == [[], []]
 
 
+def test_a_plan_whose_entries_lie_inside_their_module_is_entered_where_the_module_is(ranks, plans):
+    """`transformers` ships it so: qkv_proj is gathered, and the attention reads the length before it comes to it."""
+    assert ranks(_trained, 2, plans("phi-3-mini-gathered", 2), "phi-3-mini", True, False) == [[], []]
+
+
 def _sums(rank, plan):
     model, unsharded = sharded("qwen3-8b", plan, sequence_parallel=True), whole("qwen3-8b")
     for one in (model, unsharded):

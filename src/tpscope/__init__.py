@@ -27,6 +27,7 @@ _TRAINING = (
     "save_pretrained",
     "split",
     "state_dict",
+    "trainer",
 )
 
 

@@ -21,6 +21,7 @@ from tpscope.engine.mesh import build_mesh
 from tpscope.engine.parallelize import parallelize as run
 from tpscope.engine.pipeline import Pipeline, split
 from tpscope.engine.state import last_checkpoint, load_checkpoint, save_checkpoint, state_dict
+from tpscope.engine.trainer import trainer
 from tpscope.engine.weights import load_pretrained, save_pretrained
 from tpscope.errors import UserError
 from tpscope.language.sharding import Sharding
@@ -47,6 +48,7 @@ __all__ = [
     "save_pretrained",
     "split",
     "state_dict",
+    "trainer",
 ]
 
 

@@ -62,6 +62,12 @@ def load_adapters(model: nn.Module, folder: Path | str) -> nn.Module:
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
     made = add_adapters(model, config)
+    fill_adapters(made, folder)
+    return made
+
+
+def fill_adapters(made: nn.Module, folder: Path | str) -> None:
+    """Adapters of a file into those that a model has. Raises UserError where one is missing."""
     found = load_file(Path(folder) / _FILE)
     axis = axis_of(made)
     for part in parts(made):
@@ -73,7 +79,6 @@ def load_adapters(model: nn.Module, folder: Path | str) -> nn.Module:
         whole = found[name]
         with torch.no_grad():
             part.tensor.copy_(whole if part.held.cut is None else take(whole, part.held.cut, axis.rank, axis.size))
-    return made
 
 
 def _refuse(model: nn.Module, config: Any) -> None:

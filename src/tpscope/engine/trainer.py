@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tpscope.engine.adapters import fill_adapters
 from tpscope.engine.gradients import clip_grad_norm_, finish_gradients, grad_norm
 from tpscope.engine.held import axis_of
 from tpscope.engine.state import load_optimizer, save_optimizer
@@ -19,13 +20,15 @@ from tpscope.errors import UserError
 
 @functools.cache
 def trainer(kind: type[Any] | None = None) -> type[Any]:
-    """A subclass of transformers' Trainer, or of `kind` (a Trainer of your own, TRL's), for a parallelized model.
+    """A subclass of transformers' Trainer, or of `kind` (a Trainer of your own), for a parallelized model.
 
     Its ranks are those of tp alone. Everything else is the Trainer's: arguments, callbacks, loop, evaluation. Clipping
-    and the logged norm count each number once, checkpoints hold the model in Hugging Face's format and an optimizer
-    that another number of ranks can load.
+    and the logged norm count each number once, evaluation each sample, checkpoints hold the model in Hugging Face's
+    format and an optimizer that another number of ranks can load. Making one raises UserError where other ranks than
+    tp's are there, or `load_best_model_at_end` is asked for.
     """
     from accelerate import ParallelismConfig
+    from accelerate.utils import recursively_apply
     from transformers import Trainer
 
     base = kind or Trainer
@@ -47,6 +50,11 @@ def trainer(kind: type[Any] | None = None) -> type[Any]:
                     f"tpscope.trainer: tp has {size} of {dist.get_world_size()} ranks, and the Trainer would have to "
                     "share data over the others; lay tp over all ranks, or write a loop as in examples/finetune.py"
                 )
+            if args.load_best_model_at_end:
+                raise UserError(
+                    "tpscope.trainer: load_best_model_at_end is not supported; leave it out and take the checkpoint "
+                    "that trainer_state.json names"
+                )
             self._tp_ranks = size
             super().__init__(model, args, **more)
 
@@ -55,6 +63,15 @@ def trainer(kind: type[Any] | None = None) -> type[Any]:
             # As for evaluation: autocast is put around the model, and nothing that would share it out over ranks again.
             prepare = self.accelerator.prepare_model
             self.accelerator.prepare_model = lambda model, *more, **ways: prepare(model, evaluation_mode=True)
+            self.gather_function = self._own
+
+        def _own(self, found: Any, **ways: Any) -> Any:
+            """In the place of `gather_for_metrics`, which would count what all tp ranks evaluate several times; what
+            stands for samples beyond the last goes, as there."""
+            state = self.accelerator.gradient_state
+            if not state.end_of_dataloader or state.remainder <= 0:
+                return found
+            return recursively_apply(lambda tensor: tensor[: state.remainder], found)
 
         def _build_accelerator_args(self, **more: Any) -> dict[str, Any]:
             found: dict[str, Any] = super()._build_accelerator_args(**more)
@@ -91,7 +108,9 @@ def trainer(kind: type[Any] | None = None) -> type[Any]:
             self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
 
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-            load_pretrained(model or self.model, resume_from_checkpoint)
+            folder = Path(resume_from_checkpoint)
+            adapters = (folder / "adapter_config.json").is_file()
+            (fill_adapters if adapters else load_pretrained)(model or self.model, folder)
 
     return TpscopeTrainer
 

@@ -97,3 +97,14 @@ def test_a_model_that_the_catalog_lacks_is_refused_in_one_sentence(tmp_path):
     done = torchrun(["-m", "tpscope.bench", *arguments], ranks=1, restarts=0)
     assert "error: --models gpt-9: no such model in the catalog; it has " in done.stderr
     assert 'Traceback (most recent call last):\n  File "<frozen runpy>"' not in done.stdout
+
+
+def test_dispatch_is_measured_beside_the_unsharded_model_in_one_process():
+    command = [sys.executable, "-m", "tpscope.bench.dispatch", "--inside", "tpscope", "--sequence-parallel"]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1] / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["framework"].startswith("tpscope@")
+    assert found["unsharded"] > 0
+    assert found["low"] <= found["ratio"] <= found["high"]

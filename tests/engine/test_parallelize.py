@@ -5,6 +5,7 @@ import torch
 from subjects import batch, config, gradients, loss, sharded, whole, wrong
 
 import tpscope
+from tpscope.engine.collectives import ProcessAxis, sum_of_ranks
 from tpscope.engine.parallelize import parallelize
 from tpscope.errors import UserError
 from tpscope.language.layout import Layout
@@ -79,3 +80,25 @@ def _misfit(rank):
 
 def test_a_layout_that_does_not_fit_is_one_sentence(ranks):
     assert ranks(_misfit, 2) == [True, True]
+
+
+def _in_place(rank):
+    axis, weight = ProcessAxis(), torch.eye(3, dtype=torch.float64)
+    given = torch.full((1, 2, 3), 1.0 + rank, dtype=torch.float64, requires_grad=True)
+    found = []
+    for made in (torch.nn.functional.linear(given, weight), given.exp()):
+        place, alone = made.data_ptr(), made.detach().clone()
+        total = sum_of_ranks(made, axis)
+        given.grad = None
+        total.sum().backward()
+        found.append((total.data_ptr() == place, total.detach(), alone, given.grad.clone()))
+    return found
+
+
+def test_a_sum_takes_the_place_of_what_nobody_keeps_and_only_of_that(ranks):
+    (plain, exponential), (other_plain, other_exponential) = ranks(_in_place, 2)
+    assert [place for place, *_ in (plain, exponential)] == [True, False]
+    for mine, theirs in ((plain, other_plain), (exponential, other_exponential)):
+        assert torch.equal(mine[1], mine[2] + theirs[2])
+    assert torch.equal(plain[3], torch.ones(1, 2, 3, dtype=torch.float64))
+    assert torch.equal(exponential[3], exponential[2])  # exp keeps what it gave

@@ -64,6 +64,10 @@ class ProcessAxis:
         self._group().allreduce([found]).wait()
         return found
 
+    def add_up(self, tensor: torch.Tensor) -> None:
+        """All-reduce with sum, in place."""
+        self._group().allreduce([tensor]).wait()
+
     def maximum(self, tensor: torch.Tensor) -> torch.Tensor:
         """All-reduce with max."""
         return _done(_C10D.all_reduce(tensor.contiguous(), "max", self.name))
@@ -201,8 +205,19 @@ def copy_to_ranks(tensor: torch.Tensor, axis: Axis) -> torch.Tensor:
     return _Copy.apply(tensor, axis)  # type: ignore[no-any-return]
 
 
+# What makes these tensors keeps nothing of them for its backward: they can be changed in place.
+_UNKEPT = {"MmBackward0", "UnsafeViewBackward0", "AddmmBackward0", "AddBackward0"}
+
+
 def sum_of_ranks(tensor: torch.Tensor, axis: Axis) -> torch.Tensor:
-    """g: behind such a region."""
+    """g: behind such a region. The sum takes the tensor's place where it may; g's backward is the identity."""
+    if (
+        not _compiling() and isinstance(axis, ProcessAxis)
+        and tensor.grad_fn is not None and tensor.grad_fn.name() in _UNKEPT and tensor.is_contiguous()
+    ):  # fmt: skip
+        with torch.no_grad():
+            axis.add_up(tensor)
+        return tensor
     return _Sum.apply(tensor, axis)  # type: ignore[no-any-return]
 
 

@@ -132,6 +132,8 @@ class Prober:
         with Noise(seed) if seed is not None else nullcontext():
             outputs = self._trial.outputs()
             pairs = [(out, c) for out, c in zip(outputs, self._cotangents, strict=True) if out.requires_grad]
+            if not pairs:  # indices, a choice of experts: no gradient comes through them
+                return {}
             total = torch.stack([(out * c).sum().double() for out, c in pairs]).sum()
             found = torch.autograd.grad(total, list(self._tensors.values()), allow_unused=True)
         return {name: g for name, g in zip(self._tensors, found, strict=True) if g is not None}

@@ -27,12 +27,12 @@ def _serve(pipe):
         limit = datetime.timedelta(seconds=SECONDS)
         dist.init_process_group("gloo", rank=rank, world_size=world, store=store, timeout=limit)
         try:
-            pipe.send((True, function(rank, *args)))
-            dist.barrier()
+            answer = (True, function(rank, *args))
         except BaseException:  # noqa: BLE001, the parent raises it
-            pipe.send((False, traceback.format_exc()))
-        finally:
-            dist.destroy_process_group()
+            answer = (False, traceback.format_exc())
+        pipe.send(answer)
+        pipe.recv()  # until everybody has answered: who leaves earlier resets connections that others still read from
+        dist.destroy_process_group()
 
 
 class Ranks:
@@ -71,6 +71,8 @@ class Ranks:
             self.close()
             # A rank that failed by itself says more than one that lost its peer.
             raise AssertionError(min(wrong, key=lambda text: "gloo/transport" in text or "in time" in text))
+        for _, pipe in self._started[:world]:
+            pipe.send("all have answered")
         return found
 
     def close(self):
